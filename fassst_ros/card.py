@@ -104,8 +104,11 @@ def card_path(model: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def load_card(model: Path) -> ModelCard:

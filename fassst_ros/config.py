@@ -98,8 +98,10 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise fail("a number")
-    if kind is int and value != int(value) if math.isfinite(value) else True:
-        raise fail("a whole number" if kind is int else "a finite number")
+    if not math.isfinite(value):
+        raise fail("a finite number")
+    if kind is int and value != int(value):
+        raise fail("a whole number")
     low, high = meta["minimum"], meta["maximum"]
     if (low is not None and value < low) or (high is not None and value > high):
         raise fail(f"a value in [{low}, {high}]")
