@@ -1,0 +1,1 @@
+"""Data, augmentation and the training loop. Needs torch; no ROS, no runtimes."""

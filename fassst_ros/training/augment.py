@@ -1,0 +1,278 @@
+"""Samples to network inputs: one axis-aligned placement an image, mosaic, colour and sensor noise.
+
+The deployed pipeline stretches every camera image to the network input, so that objects of a
+2:1 camera arrive half as wide as they are. Augmentation therefore draws the distortion (width to
+height) itself, whatever the aspect of the training image. Polygons are placed as points and
+filled only then: masks stay sharp at every scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fassst_ros.training.datasets import Sample, Shape
+from fassst_ros.types import Float32Array, InputError, RoiMask, UInt8Array
+
+_GREY = 114  # outside the image
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentOptions:
+    """What is varied and how much. Ranges are drawn log-uniformly, probabilities are per image.
+
+    scale: of the image relative to filling the output; mosaic_scale: relative to its tile.
+    aspect: width to height distortion of objects; 0.5 is a 2:1 camera on a square input, 1.33 a
+    3:4 one. hue: degrees, saturation and value: relative. min_size: pixels of the shorter box side;
+    min_visible: of the object's area; below either it is ignored instead of learnt.
+    """
+
+    scale: tuple[float, float] = (0.4, 1.6)
+    mosaic_scale: tuple[float, float] = (0.7, 2.0)
+    aspect: tuple[float, float] = (0.5, 1.34)
+    flip: float = 0.5
+    mosaic: float = 0.5
+    hue: float = 6.0
+    saturation: float = 0.5
+    value: float = 0.4
+    grey: float = 0.03
+    blur: float = 0.08
+    noise: float = 0.08
+    jpeg: float = 0.08
+    min_size: float = 4.0
+    min_visible: float = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImage:
+    """A network input with its targets, all in its pixels.
+
+    image: (H, W, 3) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64. masks: (n, H/2, W/2)
+    uint8, 0..255 coverage of each 2 x 2 pixel cell. labelled: (C,) bool. ignore: (m, 4) float32.
+    """
+
+    image: UInt8Array
+    boxes: Float32Array
+    labels: NDArray[np.int64]
+    masks: UInt8Array
+    labelled: NDArray[np.bool_]
+    ignore: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an image goes: p_out = scale * p_source + offset (pixels; scale x < 0 is a flip),
+    visible only inside `tile` (x0, y0, x1, y1 of the output, even numbers)."""
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    tile: tuple[int, int, int, int]
+
+    def points(self, points: Float32Array) -> Float32Array:
+        """(..., 2) points of the source in the output."""
+        return points * np.float32(self.scale) + np.float32(self.offset)
+
+    def boxes(self, boxes: Float32Array) -> Float32Array:
+        """(n, 4) boxes in the output, not clipped."""
+        corners = self.points(boxes.reshape(-1, 2, 2))
+        return np.concatenate([corners.min(1), corners.max(1)], axis=1)
+
+    def clip(self, boxes: Float32Array) -> Float32Array:
+        """(n, 4) boxes cut to the tile."""
+        x0, y0, x1, y1 = self.tile
+        return np.clip(boxes, np.float32([x0, y0, x0, y0]), np.float32([x1, y1, x1, y1]))
+
+    def matrix(self, origin: tuple[float, float], cell: float = 1.0) -> NDArray[np.float64]:
+        """2x3 for cv2.warpAffine to a raster at `origin` with `cell` pixels a cell.
+
+        OpenCV counts from the centre of the first pixel; resize and boxes from its corner.
+        """
+        scale, offset = np.array(self.scale), np.array(self.offset)
+        shift = (scale * 0.5 + offset - np.array(origin)) / cell - 0.5
+        return np.array([[scale[0] / cell, 0, shift[0]], [0, scale[1] / cell, shift[1]]])
+
+
+def stretch(sample: Sample, out_size: tuple[int, int]) -> TrainingImage:
+    """A sample as the deployed pipeline shows it to the network: stretched, nothing else.
+
+    out_size: (H, W), even. Raises InputError if it is odd.
+    """
+    height, width = out_size
+    source_h, source_w = sample.image.shape[:2]
+    whole = Placement((width / source_w, height / source_h), (0.0, 0.0), (0, 0, width, height))
+    return _compose([(sample, whole)], out_size, AugmentOptions())
+
+
+def augment(
+    samples: Sequence[Sample], out_size: tuple[int, int], options: AugmentOptions, rng: np.random.Generator
+) -> TrainingImage:
+    """One network input from one sample, or a mosaic of four.
+
+    out_size: (H, W), even. Raises InputError for another number of samples or an odd size.
+    """
+    height, width = out_size
+    if len(samples) == 1:
+        tiles = [(0, 0, width, height)]
+    elif len(samples) == 4:
+        x, y = (2 * round(side / 2 * rng.uniform(0.3, 0.7)) for side in (width, height))
+        tiles = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+    else:
+        raise InputError(f"augment came with {len(samples)} samples; expected 1, or 4 for a mosaic")
+    scale = options.scale if len(samples) == 1 else options.mosaic_scale
+    placed = [
+        (sample, _random_placement(sample, tile, scale, options, rng))
+        for sample, tile in zip(samples, tiles, strict=True)
+    ]
+    result = _compose(placed, out_size, options)
+    return TrainingImage(
+        degrade(recolour(result.image, options, rng), options, rng),
+        result.boxes, result.labels, result.masks, result.labelled, result.ignore,
+    )  # fmt: skip
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _random_placement(
+    sample: Sample,
+    tile: tuple[int, int, int, int],
+    scale: tuple[float, float],
+    options: AugmentOptions,
+    rng: np.random.Generator,
+) -> Placement:
+    """Scale, distort, flip and shift an image at random within its tile (crop or pad)."""
+    source = np.array([sample.image.shape[1], sample.image.shape[0]], np.float64)
+    low, high = np.array(tile[:2], np.float64), np.array(tile[2:], np.float64)
+    fill = np.sqrt(np.prod(high - low) / np.prod(source)) * _log_uniform(rng, *scale)
+    stretch_x = np.sqrt(_log_uniform(rng, *options.aspect))
+    factor = fill * np.array([stretch_x, 1 / stretch_x])
+    room = (high - low) - factor * source  # negative: crop, positive: pad
+    offset = low + room * rng.uniform(size=2)
+    if rng.random() < options.flip:
+        offset[0] += factor[0] * source[0]
+        factor[0] = -factor[0]
+    return Placement((float(factor[0]), float(factor[1])), (float(offset[0]), float(offset[1])), tile)
+
+
+def _compose(
+    placed: Sequence[tuple[Sample, Placement]], out_size: tuple[int, int], options: AugmentOptions
+) -> TrainingImage:
+    """Draw the images into one, and collect what is visible of their objects."""
+    height, width = out_size
+    if height % 2 or width % 2:
+        raise InputError(f"network input is {height}x{width}; expected even numbers")
+    image = np.empty((height, width, 3), np.uint8)
+    total = sum(len(sample.labels) for sample, _ in placed)
+    masks = np.zeros((total, height // 2, width // 2), np.uint8)
+    boxes: list[Float32Array] = []
+    labels: list[np.int64] = []
+    ignore: list[Float32Array] = []
+    for sample, place in placed:
+        x0, y0, x1, y1 = place.tile
+        image[y0:y1, x0:x1] = cv2.warpAffine(
+            sample.image, place.matrix((x0, y0)), (x1 - x0, y1 - y0),
+            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(_GREY,) * 3,
+        )  # fmt: skip
+        ignore.extend(place.clip(place.boxes(sample.ignore)))
+        for full, label, shape in zip(place.boxes(sample.boxes), sample.labels, sample.shapes, strict=True):
+            box = place.clip(full[None])[0]
+            if box[2] <= box[0] or box[3] <= box[1]:
+                continue
+            mask = masks[len(boxes)]
+            box, visible = draw_mask(shape, place, box, bool((box != full).any()), mask)
+            if min(box[2] - box[0], box[3] - box[1]) < options.min_size or visible < options.min_visible:
+                mask[:] = 0
+                ignore.append(box)
+                continue
+            boxes.append(box)
+            labels.append(label)
+    keep = [b for b in ignore if b[2] > b[0] and b[3] > b[1]]
+    return TrainingImage(
+        image=image,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        masks=masks[: len(boxes)],
+        labelled=np.logical_and.reduce([sample.labelled for sample, _ in placed]),
+        ignore=np.array(keep, np.float32).reshape(-1, 4),
+    )
+
+
+def draw_mask(
+    shape: Shape, place: Placement, box: Float32Array, cut: bool, out: UInt8Array
+) -> tuple[Float32Array, float]:
+    """Draw an object's coverage into `out` ((H/2, W/2) uint8, zero before), inside the tile only.
+
+    box: its box in the output, clipped to the tile; cut: whether clipping took part of it away.
+    Returns the box of what is visible, and the visible fraction of its area (1 if not cut).
+    """
+    x0, y0 = (int(v) for v in np.floor(box[:2] / 2))
+    x1, y1 = (int(v) for v in np.ceil(box[2:] / 2))
+    size = (x1 - x0, y1 - y0)
+    # fillPoly paints every pixel that the outline touches: fill finer than the cells, the more
+    # so the smaller the object, and average.
+    fine = 1 if isinstance(shape, RoiMask) else 8 if max(size) <= 32 else 4 if max(size) <= 128 else 2
+    if isinstance(shape, RoiMask):
+        matrix = place.matrix((2.0 * x0, 2.0 * y0), 2.0)
+        matrix[:, 2] += matrix[:, :2] @ np.array([shape.x, shape.y], np.float64)
+        raster = cv2.warpAffine(shape.bits.astype(np.uint8) * 255, matrix, size, flags=cv2.INTER_LINEAR)
+    else:
+        raster = np.zeros((size[1] * fine, size[0] * fine), np.uint8)
+        for polygon in shape:
+            cells = (place.points(polygon) / 2 - np.float32([x0, y0])) * fine - 0.5
+            cv2.fillPoly(raster, [np.round(cells * 16).astype(np.int32)], 255, shift=4)
+    coverage = cv2.resize(raster, size, interpolation=cv2.INTER_AREA) if fine > 1 else raster
+    out[y0:y1, x0:x1] = coverage
+    if not cut:
+        return box, 1.0
+    columns, rows = np.flatnonzero(raster.max(0) > 127), np.flatnonzero(raster.max(1) > 127)
+    if columns.size == 0:
+        return box, 0.0
+    pixels = 2 / fine
+    low = np.array([columns[0], rows[0]]) * pixels + (2 * x0, 2 * y0)
+    high = np.array([columns[-1] + 1, rows[-1] + 1]) * pixels + (2 * x0, 2 * y0)
+    seen = np.concatenate([np.maximum(low, box[:2]), np.minimum(high, box[2:])]).astype(np.float32)
+    whole = _area(shape) * abs(place.scale[0] * place.scale[1])
+    return seen, float(coverage.sum(dtype=np.int64)) * 4 / 255 / max(whole, 1e-6)
+
+
+def _area(shape: Shape) -> float:
+    if isinstance(shape, RoiMask):
+        return float(shape.area)
+    return sum(cv2.contourArea(polygon) for polygon in shape)
+
+
+def recolour(image: UInt8Array, options: AugmentOptions, rng: np.random.Generator) -> UInt8Array:
+    """Jitter hue, saturation and brightness of an RGB image, or turn it grey like a mono camera's."""
+    if rng.random() < options.grey:
+        return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
+    hue, saturation, value = rng.uniform(-1, 1, 3) * (options.hue / 2, options.saturation, options.value)
+    steps = np.arange(256, dtype=np.float64)
+    table = np.empty((256, 1, 3), np.uint8)
+    table[:, 0, 0] = (steps + hue) % 180  # OpenCV's hue is in units of two degrees
+    table[:, 0, 1] = np.clip(steps * (1 + saturation), 0, 255)
+    table[:, 0, 2] = np.clip(steps * (1 + value), 0, 255)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)  # type: ignore[return-value]
+
+
+def degrade(image: UInt8Array, options: AugmentOptions, rng: np.random.Generator) -> UInt8Array:
+    """Blur, sensor noise and JPEG artefacts of cheap cameras, each with its own probability."""
+    blur, noise, jpeg = rng.random(3) < (options.blur, options.noise, options.jpeg)
+    strength = rng.random(3)
+    if blur:
+        image = cv2.GaussianBlur(image, (5, 5), 0.5 + 1.5 * strength[0])  # type: ignore[assignment]
+    if noise:
+        cv2.setRNGSeed(int(rng.integers(2**31)))
+        grain = np.empty(image.shape, np.int16)
+        cv2.randn(grain, (0, 0, 0), (2 + 10 * float(strength[1]),) * 3)
+        image = cv2.add(image, grain, dtype=cv2.CV_8U)  # type: ignore[assignment]
+    if jpeg:
+        quality = int(30 + 60 * strength[2])
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # type: ignore[assignment]
+    return image

@@ -1,0 +1,337 @@
+"""COCO instance annotations as training samples, with every defect of a file named.
+
+A set may label only some classes of an image (`labelled_classes` in its image entry); a sample
+says which, so that the loss does not punish a true detection that nobody annotated.
+Format: https://cocodataset.org/#format-data (polygons, compressed and uncompressed run lengths).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fassst_ros.card import ClassInfo
+from fassst_ros.types import Float32Array, InputError, RoiMask, UInt8Array
+
+#: Polygons (k, 2) float32 x y in pixels, whose union is the object; or its pixels.
+Shape = tuple[Float32Array, ...] | RoiMask
+
+#: Polygons of COCO leave the image by rounding; only more than this many pixels is a defect.
+_EDGE_TOLERANCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its objects, all coordinates in pixels of that image.
+
+    image: (H, W, 3) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 indices into the
+    classes. shapes: n shapes. labelled: (C,) bool, True where every object of the class is
+    annotated. ignore: (m, 4) float32 regions that are neither object nor background.
+    """
+
+    image: UInt8Array
+    boxes: Float32Array
+    labels: NDArray[np.int64]
+    shapes: tuple[Shape, ...]
+    labelled: NDArray[np.bool_]
+    ignore: Float32Array
+    image_id: int
+
+
+@dataclass(slots=True)
+class _Record:
+    """An image entry and what was kept of its annotations."""
+
+    image_id: int
+    path: Path
+    size: tuple[int, int]
+    labelled: NDArray[np.bool_]
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
+    ignore: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """The top level of a COCO annotation file. Raises InputError if it is not one."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise InputError(f"cannot read annotations {path}: {err}") from err
+    for key in ("images", "annotations", "categories"):
+        entries = raw.get(key) if isinstance(raw, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise InputError(
+                f"{path}: no list of objects under {key!r}. Expected the COCO instance format with "
+                "'images', 'annotations' and 'categories'"
+            )
+    return raw  # type: ignore[no-any-return]
+
+
+def decode_rle(segmentation: Mapping[str, Any]) -> RoiMask:
+    """The pixels of a COCO run-length mask, cut to their bounding rectangle.
+
+    Raises InputError if the runs do not fill the image or no pixel is set.
+    """
+    try:
+        height, width = (int(v) for v in segmentation["size"])
+        counts = segmentation["counts"]
+        runs = _decompress(counts) if isinstance(counts, (str, bytes)) else counts
+        columns = RoiMask.from_run_lengths(0, 0, height, width, runs).bits
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
+        raise InputError(f"run-length mask is malformed ({type(err).__name__}: {err})") from err
+    x, y = np.flatnonzero(columns.any(1)), np.flatnonzero(columns.any(0))
+    if x.size == 0:
+        raise InputError("run-length mask is empty")
+    bits = np.ascontiguousarray(columns[x[0] : x[-1] + 1, y[0] : y[-1] + 1].T)
+    return RoiMask(int(x[0]), int(y[0]), bits)
+
+
+def _decompress(text: str | bytes) -> list[int]:
+    """Run lengths of COCO's string form: 5 bits a character, from the third run on differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for byte in text.encode("ascii") if isinstance(text, str) else text:
+        chunk = byte - 48
+        value |= (chunk & 31) << shift
+        shift += 5
+        if chunk & 32:
+            continue
+        if chunk & 16:
+            value |= -1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts
+
+
+def load_image(path: Path, size: tuple[int, int]) -> UInt8Array:
+    """An RGB image (H, W, 3) as stored, whatever its EXIF orientation: annotations refer to that.
+
+    Raises InputError if it cannot be decoded or is not of `size` (H, W).
+    """
+    problem = _file_problem(path)
+    if problem:
+        raise InputError(f"image {path}: {problem}")
+    data = np.fromfile(path, np.uint8)
+    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if bgr is None:
+        raise InputError(f"image {path}: not decodable; expected a JPEG or PNG file")
+    if bgr.shape[:2] != size:
+        raise InputError(f"image {path} is {bgr.shape[:2]} (height, width); its annotations say {size}")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)  # type: ignore[return-value]
+
+
+def _file_problem(path: Path) -> str:
+    """What is wrong with an image file as far as its ends tell, or ''.
+
+    OpenCV decodes a truncated JPEG to a half grey picture without an error, hence the marker.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(3)
+            length = file.seek(0, 2)
+            file.seek(max(0, length - 4096))
+            tail = file.read()
+    except OSError as err:
+        return f"cannot be read ({err.strerror})"
+    if not head:
+        return "is empty"
+    if head == b"\xff\xd8\xff" and b"\xff\xd9" not in tail:
+        return "is a truncated JPEG (no end marker)"
+    return ""
+
+
+class CocoInstances:
+    """A COCO annotation file and its images, restricted to the classes of a model card.
+
+    Categories are matched by name. classes: the card's, in order. labelled: names of the classes
+    annotated exhaustively, for all images; None: as each image's `labelled_classes` says, else all.
+    warnings: every defect that was found, with what became of it (skipped, clipped, ignored).
+    Raises InputError if the file is unusable as a whole, if no image is left, or for an unknown name.
+    """
+
+    def __init__(
+        self,
+        annotation_file: Path,
+        image_dir: Path,
+        classes: Sequence[ClassInfo],
+        labelled: Sequence[str] | None = None,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.warnings: list[str] = []
+        self._source = annotation_file.name
+        self._index = {c.name: i for i, c in enumerate(self.classes)}
+        raw = read_coco(annotation_file)
+        categories = {c.get("id"): c.get("name") for c in raw["categories"]}
+        present = np.array([c.name in categories.values() for c in self.classes])
+        if not present.any():
+            known = ", ".join(str(n) for n in categories.values())
+            raise InputError(f"{annotation_file} holds none of the classes {', '.join(self._index)}; it has: {known}")
+        for info in np.array([c.name for c in self.classes])[~present]:
+            self._warn(f"class {info} is no category of the file: treated as not labelled")
+        records = self._read_images(raw["images"], image_dir, labelled, present)
+        for annotation in raw["annotations"]:
+            self._read_annotation(annotation, records, categories)
+        self._records = list(records.values())
+        if not self._records:
+            raise InputError(f"{annotation_file}: no usable image; first defects: {'; '.join(self.warnings[:3])}")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Load one sample. Raises InputError (naming the file) if its image is broken."""
+        record = self._records[index]
+        return Sample(
+            image=load_image(record.path, record.size),
+            boxes=np.array(record.boxes, np.float32).reshape(-1, 4),
+            labels=np.array(record.labels, np.int64),
+            shapes=tuple(record.shapes),
+            labelled=record.labelled,
+            ignore=np.array(record.ignore, np.float32).reshape(-1, 4),
+            image_id=record.image_id,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Objects of each class, by name."""
+        labels = [label for record in self._records for label in record.labels]
+        totals = np.bincount(np.array(labels, np.int64), minlength=len(self.classes))
+        return {c.name: int(n) for c, n in zip(self.classes, totals, strict=True)}
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(f"{self._source}: {text}")
+
+    def _labelled(self, names: Sequence[str] | None, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(C,) bool of the named classes; all where `names` is None. Raises InputError if unknown."""
+        if names is None:
+            return present
+        unknown = [n for n in names if n not in self._index]
+        if len(unknown) == len(names):  # a set may label more than the card knows, but not only that
+            raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
+        return present & np.array([c.name in names for c in self.classes])
+
+    def _read_images(
+        self,
+        entries: Sequence[Mapping[str, Any]],
+        image_dir: Path,
+        labelled: Sequence[str] | None,
+        present: NDArray[np.bool_],
+    ) -> dict[int, _Record]:
+        records: dict[int, _Record] = {}
+        for entry in entries:
+            try:
+                image_id, size = int(entry["id"]), (int(entry["height"]), int(entry["width"]))
+                path = image_dir / entry["file_name"]
+                names = labelled
+                if names is None and "labelled_classes" in entry:
+                    names = [n.strip() for n in entry["labelled_classes"].split(",")]
+                record = _Record(image_id, path, size, self._labelled(names, present))
+            except (KeyError, TypeError, ValueError, AttributeError) as err:
+                self._warn(f"image entry {entry.get('id')!r} is malformed ({type(err).__name__}: {err}): skipped")
+                continue
+            problem = _file_problem(path)
+            if problem or image_id in records:
+                self._warn(f"image {path} {problem or f'repeats the id {image_id}'}: skipped")
+                continue
+            records[image_id] = record
+        return records
+
+    def _read_annotation(
+        self, annotation: Mapping[str, Any], records: Mapping[int, _Record], categories: Mapping[Any, Any]
+    ) -> None:
+        """File one annotation under its image, as an object or as a region to ignore."""
+        name = f"annotation {annotation.get('id')!r} of image {annotation.get('image_id')!r}"
+        category = annotation.get("category_id")
+        if category not in categories:
+            self._warn(f"{name} has category_id {category!r}, which the file does not define: skipped")
+            return
+        record = records.get(annotation.get("image_id", -1))
+        if record is None:
+            self._warn(f"{name}: the image is not in the set: skipped")
+            return
+        label = self._index.get(categories[category])
+        if label is None:
+            return  # another category: background to this model
+        if annotation.get("iscrowd"):
+            self._ignore(record, annotation, name)
+            return
+        try:
+            shape = _shape(annotation.get("segmentation"), record.size)
+            box, outside = _clip(_extent(shape), record.size)
+        except InputError as err:
+            self._warn(f"{name}: {err}: its box is ignored")
+            self._ignore(record, annotation, name)
+            return
+        if outside > _EDGE_TOLERANCE:
+            self._warn(f"{name} leaves the image by {outside:.0f} px: clipped")
+        record.boxes.append(box)
+        record.labels.append(label)
+        record.shapes.append(_clip_shape(shape, record.size))
+
+    def _ignore(self, record: _Record, annotation: Mapping[str, Any], name: str) -> None:
+        try:
+            x, y, w, h = (float(v) for v in annotation["bbox"])
+            record.ignore.append(_clip((x, y, x + w, y + h), record.size)[0])
+        except (KeyError, TypeError, ValueError, InputError) as err:
+            self._warn(f"{name}: no usable bbox ({err}): skipped")
+
+
+def _shape(segmentation: Any, size: tuple[int, int]) -> Shape:
+    """Polygons or pixels of an annotation. Raises InputError if there are none."""
+    if isinstance(segmentation, Mapping):
+        if list(segmentation.get("size", [])) != list(size):
+            raise InputError(f"mask of size {segmentation.get('size')!r} on an image of {list(size)}")
+        return decode_rle(segmentation)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise InputError("no segmentation")
+    polygons = []
+    for flat in segmentation:
+        try:
+            points = np.asarray(flat, np.float32)
+        except (TypeError, ValueError) as err:
+            raise InputError(f"polygon is malformed ({err})") from err
+        if points.ndim != 1 or points.size % 2 or not np.isfinite(points).all():
+            raise InputError("polygon is not a flat list of finite x, y pairs")
+        if points.size >= 6:
+            polygons.append(points.reshape(-1, 2))
+    if not polygons:
+        raise InputError("no polygon of 3 or more points")
+    return tuple(polygons)
+
+
+def _extent(shape: Shape) -> tuple[float, float, float, float]:
+    if isinstance(shape, RoiMask):
+        height, width = shape.bits.shape
+        return shape.x, shape.y, shape.x + width, shape.y + height
+    points = np.concatenate(shape)
+    low, high = points.min(0), points.max(0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _clip(
+    box: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[tuple[float, float, float, float], float]:
+    """The part of a box inside the image, and by how many pixels it left it.
+
+    Raises InputError if less than a pixel of width or height is left.
+    """
+    x0, y0, x1, y1 = box
+    height, width = size
+    inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+    if not (inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1):  # also refuses NaN
+        raise InputError(f"box {tuple(round(v, 1) for v in box)} covers no pixel of the {width}x{height} image")
+    return inside, max(-x0, -y0, x1 - width, y1 - height)
+
+
+def _clip_shape(shape: Shape, size: tuple[int, int]) -> Shape:
+    if isinstance(shape, RoiMask):
+        return shape
+    limit = np.array([size[1], size[0]], np.float32)
+    return tuple(np.clip(points, 0, limit) for points in shape)

@@ -1,0 +1,118 @@
+"""Weighted mixing of data sets into batches of torch tensors, the same for any number of workers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fassst_ros.training.augment import AugmentOptions, TrainingImage, augment
+from fassst_ros.training.datasets import CocoInstances, Sample
+from fassst_ros.types import ConfigError, InputError
+
+_log = logging.getLogger(__name__)
+_ATTEMPTS = 20  # draws of an image before giving up on a set full of broken files
+
+
+class Batch(NamedTuple):
+    """images: (B, H, W, 3) uint8 RGB. targets: per image a dict of `boxes` (n, 4) float32 xyxy in
+    pixels, `labels` (n,) int64, `masks` (n, H/2, W/2) uint8 coverage, `labelled` (C,) bool and
+    `ignore` (m, 4) float32."""
+
+    images: Tensor
+    targets: list[dict[str, Tensor]]
+
+
+def collate(images: Sequence[TrainingImage]) -> Batch:
+    """Stack images; targets stay lists, for their numbers differ."""
+    targets = [
+        {name: torch.from_numpy(getattr(i, name)) for name in ("boxes", "labels", "masks", "labelled", "ignore")}
+        for i in images
+    ]
+    return Batch(torch.from_numpy(np.stack([i.image for i in images])), targets)
+
+
+class MixedSamples(Dataset[TrainingImage]):
+    """`length` augmented images; number i depends on (seed, i) alone, not on workers or order.
+
+    datasets: with the same classes. weights: chance of each to be drawn from, any positive scale.
+    out_size: (H, W). The four images of a mosaic come from one set, as sets label different classes.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[CocoInstances],
+        weights: Sequence[float],
+        out_size: tuple[int, int],
+        length: int,
+        seed: int = 0,
+        options: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        if not datasets or len(weights) != len(datasets) or min(weights) < 0 or sum(weights) <= 0:
+            raise ConfigError(f"{len(datasets)} data sets with weights {list(weights)}; expected one >= 0 each")
+        if any(d.classes != datasets[0].classes for d in datasets):
+            raise ConfigError("data sets to mix have different classes; build them from one list")
+        self.datasets = tuple(datasets)
+        self.weights = np.array(weights, np.float64) / sum(weights)
+        self.out_size = out_size
+        self.length = length
+        self.seed = seed
+        self.options = options
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> TrainingImage:
+        rng = np.random.default_rng((self.seed, index))
+        dataset = self.datasets[int(rng.choice(len(self.datasets), p=self.weights))]
+        number = 4 if rng.random() < self.options.mosaic else 1
+        return augment([_draw(dataset, rng) for _ in range(number)], self.out_size, self.options, rng)
+
+
+def _draw(dataset: CocoInstances, rng: np.random.Generator) -> Sample:
+    """A random sample; broken images are named in the log and replaced by another."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return dataset[int(rng.integers(len(dataset)))]
+        except InputError as err:
+            _log.warning("skipped: %s", err)
+    raise InputError(f"{_ATTEMPTS} images in a row could not be read; the last ones are named above")
+
+
+def make_loader(
+    datasets: Sequence[CocoInstances],
+    weights: Sequence[float],
+    out_size: tuple[int, int],
+    batch_size: int,
+    length: int,
+    *,
+    workers: int = 0,
+    seed: int = 0,
+    options: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
+    pin_memory: bool = False,
+) -> DataLoader[TrainingImage]:
+    """Batches over `length` images in the order of their numbers, without an incomplete last one.
+
+    Pass another seed for each epoch or phase: the same seed gives the same images again.
+    """
+    return DataLoader(
+        MixedSamples(datasets, weights, out_size, length, seed, options),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        drop_last=True,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    """OpenCV's own threads would fight with the other workers'."""
+    cv2.setNumThreads(0)
