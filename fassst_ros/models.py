@@ -1,0 +1,61 @@
+"""Where models are: a path of the user's, or a model that was shipped with the package."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from fassst_ros.types import ModelError
+
+DEFAULT_MODEL = "fassst_768_street"
+
+
+def model_folders() -> list[Path]:
+    """Existing folders of shipped models, first one first.
+
+    In this order: models/ of a source checkout, models/ inside the installed package,
+    share/fassst_ros/models of this Python, and of each ROS prefix in AMENT_PREFIX_PATH.
+    """
+    package = Path(__file__).resolve().parent
+    folders = [package / "models", Path(sys.prefix) / "share" / "fassst_ros" / "models"]
+    if (package.parent / "package.xml").is_file():
+        folders.insert(0, package.parent / "models")
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix:
+            folders.append(Path(prefix) / "share" / "fassst_ros" / "models")
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> file of each shipped model; the first folder that has a name wins."""
+    found: dict[str, Path] = {}
+    for folder in model_folders():
+        for path in sorted(folder.glob("*.onnx")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def resolve_model(name: str) -> Path:
+    """The model file that `name` means: a path, the name of a shipped model, or "" = the default.
+
+    A name with a suffix or a folder separator is a path. Raises ModelError, listing the shipped
+    models, if there is no such file.
+    """
+    wanted = name or DEFAULT_MODEL
+    path = Path(wanted).expanduser()
+    if path.suffix or len(path.parts) > 1:
+        if path.is_file():
+            return path.resolve()
+        reason = f"model file {wanted} " + ("is a folder" if path.is_dir() else "does not exist")
+    else:
+        shipped = shipped_models()
+        if wanted in shipped:
+            return shipped[wanted]
+        reason = f"no shipped model is named {wanted!r}"
+    known = ", ".join(f"{n} ({p})" for n, p in shipped_models().items())
+    places = ", ".join(map(str, model_folders())) or "no models folder was found"
+    raise ModelError(
+        f"{reason}. Give the path of an .onnx file with its card beside it, or one of: {known or 'none'} "
+        f"(looked in: {places})"
+    )

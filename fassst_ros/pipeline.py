@@ -1,0 +1,159 @@
+"""Segmenter: Frame -> Instances, with the time of each stage. Knows no ROS and no concrete runtime.
+
+Node, replay, `fassst predict` and the accuracy evaluation all go through it, so what is
+evaluated is what is deployed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fassst_ros.card import ModelCard, load_card
+from fassst_ros.config import RuntimeOptions, SegmentOptions
+from fassst_ros.models import resolve_model
+from fassst_ros.postprocess import DEFAULT_OPTIONS, postprocess
+from fassst_ros.preprocess import input_buffer, prepare
+from fassst_ros.runtimes import create_runtime
+from fassst_ros.runtimes.base import INPUT_NAME, Runtime
+from fassst_ros.runtimes.specs import check_specs
+from fassst_ros.types import ConfigError, Frame, Instances
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_RUNTIME = RuntimeOptions()
+_warn = logging.getLogger(__name__).warning
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What one frame gave. stages: milliseconds of "resize", "infer" and "postprocess"."""
+
+    instances: Instances
+    stages: dict[str, float]
+
+
+def check_options(options: SegmentOptions, card: ModelCard) -> SegmentOptions:
+    """`options` if they fit the card. Raises ConfigError for an unknown class or a threshold below 0.
+
+    Thresholds of exactly -1 stand for the values of the card.
+    """
+    names = [c.name for c in card.classes]
+    unknown = [name for name in options.classes if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"classes: model {card.name!r} does not know {', '.join(map(repr, unknown))}; "
+            f"it knows: {', '.join(names)}"
+        )
+    for field in ("score_threshold", "mask_threshold"):
+        value = getattr(options, field)
+        if value != -1 and not 0 <= value <= 1:
+            raise ConfigError(f"{field} = {value}; expected a value in [0, 1], or -1 for the card's value")
+    return options
+
+
+class Segmenter:
+    """Runs one model on frames. Safe to call from several threads; one frame at a time is segmented."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        card: ModelCard,
+        options: SegmentOptions = DEFAULT_OPTIONS,
+        log: Callable[[str], None] = _warn,
+    ) -> None:
+        """Takes over `runtime` and closes it with itself.
+
+        log: is told, once, when the network gives numbers that are not finite.
+        Raises ModelError if the graph does not fit the card, ConfigError if the options do not.
+        """
+        check_specs(runtime, card)
+        self.runtime = runtime
+        self.card = card
+        self._options = check_options(options, card)
+        self._log = log
+        self._told = False
+        self._lock = threading.Lock()
+        self._input = input_buffer(card.input_height, card.input_width)
+
+    @classmethod
+    def open(
+        cls,
+        runtime_options: RuntimeOptions = DEFAULT_RUNTIME,
+        options: SegmentOptions = DEFAULT_OPTIONS,
+        log: Callable[[str], None] = _warn,
+    ) -> Segmenter:
+        """Find, check and load a model. log: is told which runtimes were passed over, and why.
+
+        Raises ModelError, ConfigError or RuntimeUnavailable; nothing stays open then.
+        """
+        model = resolve_model(runtime_options.model)
+        card = load_card(model)
+        check_options(options, card)  # before the engine is built, which may take minutes
+        runtime = create_runtime(model, runtime_options, log)
+        try:
+            return cls(runtime, card, options, log)
+        except BaseException:
+            runtime.close()
+            raise
+
+    @property
+    def options(self) -> SegmentOptions:
+        """What is kept of the network's answer; replace it at any time, from any thread.
+
+        Setting raises ConfigError if the new options do not fit the card; the old ones stay.
+        """
+        return self._options
+
+    @options.setter
+    def options(self, options: SegmentOptions) -> None:
+        self._options = check_options(options, self.card)
+
+    def segment(self, frame: Frame) -> Segmentation:
+        """Segment one frame. Raises InputError or ModelError; the next frame may be tried then."""
+        with self._lock:
+            options = self._options
+            t0 = time.perf_counter()
+            geometry = prepare(frame, self.card.input_height, self.card.input_width, self._input)
+            t1 = time.perf_counter()
+            outputs = self.runtime.infer({INPUT_NAME: self._input})
+            t2 = time.perf_counter()
+            instances = postprocess(outputs, geometry, self.card, options, self._log_once)
+            t3 = time.perf_counter()
+        stages = {"resize": (t1 - t0) * 1e3, "infer": (t2 - t1) * 1e3, "postprocess": (t3 - t2) * 1e3}
+        return Segmentation(instances, stages)
+
+    def _log_once(self, message: str) -> None:
+        if not self._told:
+            self._told = True
+            self._log(message)
+
+    def warm_up(self, runs: int = 2) -> None:
+        """Run on a grey image, so that the first real frame is not slower than the others."""
+        image = np.full((self.card.input_height, self.card.input_width, 3), 114, np.uint8)
+        for _ in range(runs):
+            self.segment(Frame(image))
+
+    def close(self) -> None:
+        """Free the runtime, after the frame in progress. Closing twice does no harm."""
+        with self._lock:
+            self.runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,186 @@
+"""Raw network outputs -> Instances; numpy and OpenCV only.
+
+Masks are sampled exactly at the source pixel centres, and only where an instance can be: the
+cost follows the pixels of the objects, not slots times the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fassst_ros.card import ModelCard
+from fassst_ros.config import SegmentOptions
+from fassst_ros.preprocess import Geometry
+from fassst_ros.types import Float32Array, Instances, ModelError, RoiMask
+
+# Multiply-adds of one block: small enough for the cache, and below the size (2**18) from which
+# OpenBLAS wakes its threads, which would then spin on the cores of the next inference.
+_BLOCK = 1 << 17
+
+DEFAULT_OPTIONS = SegmentOptions()
+
+
+def postprocess(
+    outputs: Mapping[str, NDArray[Any]],
+    geometry: Geometry,
+    card: ModelCard,
+    options: SegmentOptions = DEFAULT_OPTIONS,
+    log: Callable[[str], None] | None = None,
+) -> Instances:
+    """The instances of one image from the network's raw outputs, best score first.
+
+    outputs: scores (1, K), labels (1, K), boxes (1, K, 4) xyxy in network-input pixels and
+    masks (1, K, h, w), as the card says. Boxes are scaled to source pixels and clipped to the
+    image. Mask rectangles are tight around the set pixels. Dropped are: scores below the
+    threshold, classes not asked for, boxes without area in the image, masks without a pixel,
+    and slots with numbers that are not finite (these are told to `log`).
+    Raises ModelError if a label is not the index of a class of the card.
+    """
+    scores, labels, boxes = outputs["scores"][0], outputs["labels"][0], outputs["boxes"][0]
+    masks = outputs["masks"][0]
+    slots = _select(scores, labels, boxes, masks, card, options, log)
+    scaled = boxes[slots].astype(np.float32) * np.array(geometry.scale * 2, np.float32)
+    rectangles = _mask_rectangles(scaled, card, geometry)
+    height, width = geometry.source
+    limits = np.array([width, height, width, height], np.float32)
+    clipped = np.clip(scaled, np.float32(0), limits).astype(np.float32)
+
+    threshold = card.masks.threshold if options.mask_threshold < 0 else options.mask_threshold
+    kept: list[int] = []
+    rois: list[RoiMask] = []
+    for i, (slot, box) in enumerate(zip(slots, clipped, strict=True)):
+        if len(kept) == options.max_instances:
+            break
+        if box[2] <= box[0] or box[3] <= box[1]:
+            continue
+        roi = roi_mask(masks[slot], rectangles[i], threshold, geometry.source)
+        if roi is not None:
+            kept.append(i)
+            rois.append(roi)
+    chosen = slots[kept]
+    ids = np.array([c.id for c in card.classes], np.int32)
+    return Instances(
+        boxes=clipped[kept],
+        scores=np.clip(scores[chosen], 0, 1).astype(np.float32),
+        class_ids=ids[labels[chosen]],
+        masks=tuple(rois),
+        size=geometry.source,
+    )
+
+
+def _select(
+    scores: NDArray[Any],
+    labels: NDArray[Any],
+    boxes: NDArray[Any],
+    masks: NDArray[Any],
+    card: ModelCard,
+    options: SegmentOptions,
+    log: Callable[[str], None] | None,
+) -> NDArray[np.intp]:
+    """Indices of the slots to look at, best score first."""
+    threshold = card.score_threshold if options.score_threshold < 0 else options.score_threshold
+    finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & np.isfinite(masks).all(axis=(1, 2))
+    if log is not None and not finite.all():
+        log(
+            f"the network gave numbers that are not finite in {int((~finite).sum())} of {finite.size} slots; "
+            "they are dropped. Run it at a higher precision (precision: f32), or export the model again"
+        )
+    slots = np.flatnonzero(finite & (scores >= threshold))
+    known = (labels[slots] >= 0) & (labels[slots] < len(card.classes))
+    if not known.all():
+        bad = int(labels[slots[~known][0]])
+        raise ModelError(
+            f"model {card.name!r} gave label {bad}; its card lists {len(card.classes)} classes, so labels "
+            f"0..{len(card.classes) - 1} were expected. Take model and card from the same export"
+        )
+    if options.classes:
+        wanted = np.array([c.name in options.classes for c in card.classes])
+        slots = slots[wanted[labels[slots]]]
+    return slots[np.argsort(-scores[slots], kind="stable")]
+
+
+def _mask_rectangles(boxes: Float32Array, card: ModelCard, geometry: Geometry) -> NDArray[np.float64]:
+    """(n, 4) xyxy in source pixels: what the mask cells of each box tile; may leave the image."""
+    if card.masks.kind == "frame":
+        height, width = geometry.source
+        return np.tile(np.array([0, 0, width, height], np.float64), (len(boxes), 1))
+    rectangles = boxes.astype(np.float64)
+    margin = card.masks.padding * (rectangles[:, 2:] - rectangles[:, :2])
+    rectangles[:, :2] -= margin
+    rectangles[:, 2:] += margin
+    return rectangles
+
+
+def roi_mask(
+    cells: NDArray[Any], rectangle: NDArray[np.float64], threshold: float, size: tuple[int, int]
+) -> RoiMask | None:
+    """One mask on the source image, or None if no pixel is set.
+
+    cells: (h, w) probabilities that tile `rectangle` (xyxy, source pixels, edges). A pixel is
+    set if its centre lies in the rectangle and the bilinear value there, constant beyond the
+    outer cell centres, is above `threshold`. size: (H, W) of the source image.
+    """
+    above = cells > threshold
+    rows, columns = above.any(axis=1).nonzero()[0], above.any(axis=0).nonzero()[0]
+    if rows.size == 0:
+        return None
+    x0, y0, x1, y1 = rectangle.tolist()
+    top, bottom = _pixel_range(rows, y0, y1, cells.shape[0], size[0])
+    left, right = _pixel_range(columns, x0, x1, cells.shape[1], size[1])
+    if bottom <= top or right <= left:
+        return None
+    down, first, last = _taps(top, bottom, y0, y1, cells.shape[0])
+    along, low, high = _taps(left, right, x0, x1, cells.shape[1])
+    bits = _sample(cells[:, low[0] : high[-1]], down, along[:, low[0] : high[-1]], first, last, threshold)
+    x, y, w, h = cv2.boundingRect(bits.view(np.uint8))
+    if w == 0:
+        return None
+    return RoiMask(left + x, top + y, bits[y : y + h, x : x + w])
+
+
+def _pixel_range(on: NDArray[np.intp], start: float, stop: float, cells: int, size: int) -> tuple[int, int]:
+    """Pixels [begin, end) that cells on[0]..on[-1] of [start, stop) can reach, inside the image.
+
+    A cell reaches the centres of its neighbours; an outermost cell also its own outer edge.
+    """
+    cell = (stop - start) / cells
+    begin = max(start, start + (on[0] - 0.5) * cell, 0.0)
+    end = min(stop, start + (on[-1] + 1.5) * cell, float(size))
+    return max(0, math.ceil(begin - 0.5)), min(size, math.ceil(end - 0.5))
+
+
+def _taps(
+    begin: int, end: int, start: float, stop: float, cells: int
+) -> tuple[Float32Array, NDArray[np.intp], NDArray[np.intp]]:
+    """Bilinear weights (pixels, cells) of pixel centres, and the cells [first, last) of each pixel."""
+    at = (np.arange(begin, end) + (0.5 - start)) * (cells / (stop - start)) - 0.5
+    np.clip(at, 0, cells - 1, out=at)
+    weights = 1 - np.abs(at[:, None] - np.arange(cells))
+    first = at.astype(np.intp)
+    return np.maximum(weights, 0, out=weights).astype(np.float32), first, np.minimum(first + 2, cells)
+
+
+def _sample(
+    cells: NDArray[Any],
+    down: Float32Array,
+    along: Float32Array,
+    first: NDArray[np.intp],
+    last: NDArray[np.intp],
+    threshold: float,
+) -> NDArray[np.bool_]:
+    """down @ cells @ along.T > threshold, in blocks of rows that touch a few cells only."""
+    lines = cells.astype(np.float32, copy=False) @ along.T  # (h cells, w pixels)
+    height, width = len(down), len(along)
+    bits = np.empty((height, width), np.bool_)
+    step = max(1, _BLOCK // (4 * width))
+    for begin in range(0, height, step):
+        end = min(begin + step, height)
+        used = slice(first[begin], last[end - 1])
+        np.greater(down[begin:end, used] @ lines[used], threshold, out=bits[begin:end])
+    return bits

@@ -1,0 +1,192 @@
+"""Raw outputs -> Instances, against a reference that samples every pixel on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import tiny_card
+
+from fassst_ros.card import ModelCard
+from fassst_ros.config import SegmentOptions
+from fassst_ros.postprocess import postprocess, roi_mask
+from fassst_ros.preprocess import Geometry
+from fassst_ros.types import ModelError
+
+
+def value_at(cells: np.ndarray, rectangle: tuple[float, ...], px: int, py: int) -> float:
+    """Bilinear value of the cells at one pixel centre, one number at a time."""
+    x0, y0, x1, y1 = rectangle
+    h, w = cells.shape
+    u = min(max((px + 0.5 - x0) / (x1 - x0) * w - 0.5, 0.0), w - 1.0)
+    v = min(max((py + 0.5 - y0) / (y1 - y0) * h - 0.5, 0.0), h - 1.0)
+    i, j = int(u), int(v)
+    i2, j2 = min(i + 1, w - 1), min(j + 1, h - 1)
+    a, b = u - i, v - j
+    top = (1 - a) * cells[j, i] + a * cells[j, i2]
+    low = (1 - a) * cells[j2, i] + a * cells[j2, i2]
+    return float((1 - b) * top + b * low)
+
+
+def slow_values(cells: np.ndarray, rectangle: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) float64 mask values; -1 where the pixel centre is outside of the rectangle."""
+    values = np.full(size, -1.0)
+    x0, y0, x1, y1 = rectangle
+    for py in range(size[0]):
+        for px in range(size[1]):
+            if x0 <= px + 0.5 < x1 and y0 <= py + 0.5 < y1:
+                values[py, px] = value_at(cells, rectangle, px, py)
+    return values
+
+
+def smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Cells with blobs, as a network gives them."""
+    coarse = rng.random((cells // 2 + 1, cells // 2 + 1))
+    return np.kron(coarse, np.ones((2, 2)))[:cells, :cells].astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mask_pixels_agree_with_the_slow_reference(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(20, 70)), int(rng.integers(20, 90)))
+    cells = smooth(rng, int(rng.integers(1, 33)))
+    if seed % 3 == 0:  # a small object in the corner of its cells
+        cells = np.where(rng.random(cells.shape) > 0.95, cells, 0).astype(np.float32)
+    x0, y0 = rng.uniform(-40, size[1]), rng.uniform(-40, size[0])
+    rectangle = (x0, y0, x0 + rng.uniform(0.3, 120), y0 + rng.uniform(0.3, 120))
+    threshold = float(rng.uniform(0.05, 0.9))
+    values = slow_values(cells, rectangle, size)
+    roi = roi_mask(cells, np.float64(rectangle), threshold, size)
+    found = np.zeros(size, bool)
+    if roi is not None:
+        h, w = roi.bits.shape
+        found[roi.y : roi.y + h, roi.x : roi.x + w] = roi.bits
+        assert all(edge.any() for edge in (roi.bits[0], roi.bits[-1], roi.bits[:, 0], roi.bits[:, -1]))
+    differs = found != (values > threshold)
+    assert (np.abs(values[differs] - threshold) < 1e-5).all()  # only where rounding decides
+    assert differs.sum() <= 2
+
+
+def test_large_mask_crosses_blocks_of_rows() -> None:
+    cells = smooth(np.random.default_rng(3), 32)
+    roi = roi_mask(cells, np.float64([-3.3, -2.2, 1501.7, 803.9]), 0.5, (800, 1490))
+    assert roi is not None
+    for py, px in np.random.default_rng(4).integers(0, (800, 1490), (3000, 2)):
+        value = value_at(cells, (-3.3, -2.2, 1501.7, 803.9), px, py)
+        inside = 0 <= py - roi.y < roi.bits.shape[0] and 0 <= px - roi.x < roi.bits.shape[1]
+        if abs(value - 0.5) > 1e-5:
+            assert (inside and roi.bits[py - roi.y, px - roi.x]) == (value > 0.5)
+
+
+def outputs(card: ModelCard, **given: Any) -> dict[str, np.ndarray]:
+    """Raw outputs with two good slots of card.slots, then `given` over them."""
+    k, h, w = card.slots, card.masks.height, card.masks.width
+    raw = {
+        "scores": np.zeros((1, k), np.float32),
+        "labels": np.zeros((1, k), np.int32),
+        "boxes": np.tile(np.float32([8, 6, 40, 30]), (1, k, 1)),
+        "masks": np.ones((1, k, h, w), np.float32),
+    }
+    raw["scores"][0, :2] = 0.9, 0.5
+    raw["labels"][0, :2] = 1, 0
+    for name, value in given.items():
+        raw[name][0, : len(value)] = value
+    return raw
+
+
+def test_boxes_masks_and_ids_in_source_pixels() -> None:
+    card = tiny_card()  # 48 x 64 input
+    found = postprocess(outputs(card), Geometry((96, 256), (48, 64)), card)
+    assert found.size == (96, 256)
+    assert found.class_ids.tolist() == [3, 1]
+    np.testing.assert_allclose(found.scores, [0.9, 0.5])
+    np.testing.assert_array_equal(found.boxes, [[32, 12, 160, 60]] * 2)
+    mask = found.masks[0]  # the box grown by a tenth of 128 x 48 on each side: x 19.2..172.8, y 7.2..64.8
+    assert (mask.x, mask.y, mask.bits.shape) == (19, 7, (65 - 7, 173 - 19))
+    assert mask.bits.all()
+
+
+def test_boxes_are_clipped_and_empty_ones_dropped() -> None:
+    card = tiny_card()
+    raw = outputs(card, scores=[0.9, 0.8, 0.7], boxes=[[-10, -10, 20, 20], [70, 0, 90, 20], [30, 30, 30, 40]])
+    found = postprocess(raw, Geometry((48, 64), (48, 64)), card)
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 20, 20]])
+
+
+def test_instances_without_a_mask_pixel_are_dropped() -> None:
+    card = tiny_card()
+    raw = outputs(card)
+    raw["masks"][0, 0] = 0.2
+    found = postprocess(raw, Geometry((48, 64), (48, 64)), card)
+    assert found.class_ids.tolist() == [1]
+
+
+def test_best_first_even_if_the_slots_are_not() -> None:
+    card = tiny_card()
+    raw = outputs(card, scores=[0.4, 0.9, 0.6], labels=[0, 1, 0])
+    found = postprocess(raw, Geometry((48, 64), (48, 64)), card)
+    np.testing.assert_allclose(found.scores, [0.9, 0.6, 0.4])
+    assert found.class_ids.tolist() == [3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (SegmentOptions(), [0.9, 0.5]),
+        (SegmentOptions(score_threshold=0.6), [0.9]),
+        (SegmentOptions(score_threshold=0.0), [0.9, 0.5, 0.0]),
+        (SegmentOptions(max_instances=1), [0.9]),
+        (SegmentOptions(classes=("person",)), [0.5]),
+        (SegmentOptions(classes=("person",), max_instances=1), [0.5]),
+        (SegmentOptions(mask_threshold=1.0), []),
+    ],
+)
+def test_options(options: SegmentOptions, expected: list[float]) -> None:
+    card = tiny_card(threshold=0.4)
+    found = postprocess(outputs(card), Geometry((48, 64), (48, 64)), card, options)
+    np.testing.assert_allclose(found.scores, expected)
+
+
+def test_dropped_instances_do_not_count_against_max_instances() -> None:
+    card = tiny_card()
+    raw = outputs(card)
+    raw["masks"][0, 0] = 0
+    found = postprocess(raw, Geometry((48, 64), (48, 64)), card, SegmentOptions(max_instances=1))
+    np.testing.assert_allclose(found.scores, [0.5])
+
+
+@pytest.mark.parametrize("name", ["scores", "boxes", "masks"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_cost_their_slot_only(name: str, value: float) -> None:
+    card = tiny_card()
+    raw = outputs(card)
+    raw[name][0, 0].flat[-1] = value
+    if name == "scores":
+        raw["scores"][0, 0] = value
+    told: list[str] = []
+    found = postprocess(raw, Geometry((48, 64), (48, 64)), card, log=told.append)
+    np.testing.assert_allclose(found.scores, [0.5])
+    assert len(told) == 1
+    assert "1 of 3 slots" in told[0]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_label_outside_of_the_card_is_a_model_error(label: int) -> None:
+    card = tiny_card()
+    with pytest.raises(ModelError, match=f"label {label}.*0..1"):
+        postprocess(outputs(card, labels=[label]), Geometry((48, 64), (48, 64)), card)
+    ignored = outputs(card, labels=[0, 1, label])  # an unused slot may hold anything
+    assert len(postprocess(ignored, Geometry((48, 64), (48, 64)), card)) == 2
+
+
+def test_frame_masks_tile_the_whole_image() -> None:
+    card = tiny_card(kind="frame")
+    raw = outputs(card)
+    raw["masks"][0, 0] = 0
+    raw["masks"][0, 0, 4, 2] = 1.0
+    found = postprocess(raw, Geometry((80, 160), (48, 64)), card)
+    mask = found.masks[0]
+    values = slow_values(raw["masks"][0, 0], (0, 0, 160, 80), (80, 160))
+    np.testing.assert_array_equal(found.to_dense()[0], values > 0.5)
+    assert (mask.x, mask.y, mask.bits.shape) == (41, 40, (10, 18))
