@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,12 +14,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fassst_ros.types import InputError, RuntimeUnavailable
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 #: Names of the graph's tensors (docs/contract: "Raw outputs").
 INPUT_NAME = "images"
 OUTPUT_NAMES = ("scores", "labels", "boxes", "masks")
+
+#: Takes one line for people. The node passes its own logger.
+Log = Callable[[str], None]
+default_log: Log = logging.getLogger("fassst_ros.runtimes").info
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,9 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {self.shape}"
 
 
 class Runtime(Protocol):
@@ -59,3 +72,81 @@ class Runtime(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class GraphRuntime(ABC):
+    """What all runtimes share: checked feeds, a lock, and a `close` that may come at any moment.
+
+    A subclass sets the attributes of `Runtime` in its constructor and writes `_run` and `_free`.
+    """
+
+    name: str
+    device: str
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # `close` waits for an `infer` of another thread
+        self._closed = False
+
+    def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once; see `Runtime.infer`. Raises RuntimeUnavailable after `close`."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeUnavailable(f"this {self.name} runtime is closed; open the model again")
+            return self._run(check_feeds(self.inputs, feeds))
+
+    def close(self) -> None:
+        """Free everything. Calling it again does nothing."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Execute with feeds that fit `inputs` and are contiguous."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Release what the constructor took; called once."""
+
+
+def check_feeds(
+    inputs: tuple[TensorSpec, ...], feeds: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """The feeds in the order of `inputs`, contiguous. Raises InputError if names, shapes or types differ."""
+    names = [spec.name for spec in inputs]
+    if set(feeds) != set(names):
+        raise InputError(
+            f"the graph was fed {', '.join(sorted(feeds)) or 'nothing'}; expected {', '.join(names)}"
+        )
+    checked = {}
+    for spec in inputs:
+        array = feeds[spec.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"input {spec.name!r} is a {type(array).__name__}; expected an array: {spec}")
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise InputError(f"input {spec.name!r} is {array.dtype} {array.shape}; expected {spec}")
+        checked[spec.name] = np.ascontiguousarray(array)
+    return checked
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use (containers and taskset allow fewer than there are)."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
