@@ -74,7 +74,8 @@ class Placement:
 
     def points(self, points: Float32Array) -> Float32Array:
         """(..., 2) points of the source in the output."""
-        return points * np.float32(self.scale) + np.float32(self.offset)
+        placed: Float32Array = points * np.array(self.scale, np.float32) + np.array(self.offset, np.float32)
+        return placed
 
     def boxes(self, boxes: Float32Array) -> Float32Array:
         """(n, 4) boxes in the output, not clipped."""
@@ -83,8 +84,8 @@ class Placement:
 
     def clip(self, boxes: Float32Array) -> Float32Array:
         """(n, 4) boxes cut to the tile."""
-        x0, y0, x1, y1 = self.tile
-        return np.clip(boxes, np.float32([x0, y0, x0, y0]), np.float32([x1, y1, x1, y1]))
+        low, high = self.tile[:2] * 2, self.tile[2:] * 2
+        return np.clip(boxes, np.array(low, np.float32), np.array(high, np.float32))
 
     def matrix(self, origin: tuple[float, float], cell: float = 1.0) -> NDArray[np.float64]:
         """2x3 for cv2.warpAffine to a raster at `origin` with `cell` pixels a cell.
@@ -196,7 +197,7 @@ def _compose(
         image=image,
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         labels=np.array(labels, np.int64),
-        masks=masks[: len(boxes)],
+        masks=masks if len(boxes) == total else masks[: len(boxes)].copy(),  # do not ship the rest
         labelled=np.logical_and.reduce([sample.labelled for sample, _ in placed]),
         ignore=np.array(keep, np.float32).reshape(-1, 4),
     )
@@ -213,8 +214,8 @@ def draw_mask(
     x0, y0 = (int(v) for v in np.floor(box[:2] / 2))
     x1, y1 = (int(v) for v in np.ceil(box[2:] / 2))
     size = (x1 - x0, y1 - y0)
-    # fillPoly paints every pixel that the outline touches: fill finer than the cells, the more
-    # so the smaller the object, and average.
+    # fillPoly paints every pixel that the outline touches: count those half, and fill finer than
+    # the cells, the more so the smaller the object.
     fine = 1 if isinstance(shape, RoiMask) else 8 if max(size) <= 32 else 4 if max(size) <= 128 else 2
     if isinstance(shape, RoiMask):
         matrix = place.matrix((2.0 * x0, 2.0 * y0), 2.0)
@@ -223,8 +224,10 @@ def draw_mask(
     else:
         raster = np.zeros((size[1] * fine, size[0] * fine), np.uint8)
         for polygon in shape:
-            cells = (place.points(polygon) / 2 - np.float32([x0, y0])) * fine - 0.5
-            cv2.fillPoly(raster, [np.round(cells * 16).astype(np.int32)], 255, shift=4)
+            cells = (place.points(polygon) / 2 - np.array([x0, y0], np.float32)) * fine - 0.5
+            points = [np.round(cells * 16).astype(np.int32)]
+            cv2.fillPoly(raster, points, 255, shift=4)
+            cv2.polylines(raster, points, True, 128, shift=4)
     coverage = cv2.resize(raster, size, interpolation=cv2.INTER_AREA) if fine > 1 else raster
     out[y0:y1, x0:x1] = coverage
     if not cut:
@@ -269,10 +272,11 @@ def degrade(image: UInt8Array, options: AugmentOptions, rng: np.random.Generator
     if noise:
         cv2.setRNGSeed(int(rng.integers(2**31)))
         grain = np.empty(image.shape, np.int16)
-        cv2.randn(grain, (0, 0, 0), (2 + 10 * float(strength[1]),) * 3)
+        cv2.randn(grain, np.zeros(3), np.full(3, 2 + 10 * strength[1]))
         image = cv2.add(image, grain, dtype=cv2.CV_8U)  # type: ignore[assignment]
     if jpeg:
         quality = int(30 + 60 * strength[2])
+        # Red and blue are swapped here and back: only the tint of the artefacts differs.
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # type: ignore[assignment]
     return image

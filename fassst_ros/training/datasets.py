@@ -173,15 +173,20 @@ class CocoInstances:
         present = np.array([c.name in categories.values() for c in self.classes])
         if not present.any():
             known = ", ".join(str(n) for n in categories.values())
-            raise InputError(f"{annotation_file} holds none of the classes {', '.join(self._index)}; it has: {known}")
-        for info in np.array([c.name for c in self.classes])[~present]:
-            self._warn(f"class {info} is no category of the file: treated as not labelled")
+            raise InputError(
+                f"{annotation_file} holds none of the classes {', '.join(self._index)}; it has: {known}"
+            )
+        for info in self.classes:
+            if not present[self._index[info.name]]:
+                self._warn(f"class {info.name} is no category of the file: treated as not labelled")
         records = self._read_images(raw["images"], image_dir, labelled, present)
         for annotation in raw["annotations"]:
             self._read_annotation(annotation, records, categories)
         self._records = list(records.values())
         if not self._records:
-            raise InputError(f"{annotation_file}: no usable image; first defects: {'; '.join(self.warnings[:3])}")
+            raise InputError(
+                f"{annotation_file}: no usable image; first defects: {'; '.join(self.warnings[:3])}"
+            )
 
     def __len__(self) -> int:
         return len(self._records)
@@ -215,7 +220,7 @@ class CocoInstances:
         unknown = [n for n in names if n not in self._index]
         if len(unknown) == len(names):  # a set may label more than the card knows, but not only that
             raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
-        return present & np.array([c.name in names for c in self.classes])
+        return np.logical_and(present, [c.name in names for c in self.classes])
 
     def _read_images(
         self,
@@ -234,7 +239,9 @@ class CocoInstances:
                     names = [n.strip() for n in entry["labelled_classes"].split(",")]
                 record = _Record(image_id, path, size, self._labelled(names, present))
             except (KeyError, TypeError, ValueError, AttributeError) as err:
-                self._warn(f"image entry {entry.get('id')!r} is malformed ({type(err).__name__}: {err}): skipped")
+                self._warn(
+                    f"image entry {entry.get('id')!r} is malformed ({type(err).__name__}: {err}): skipped"
+                )
                 continue
             problem = _file_problem(path)
             if problem or image_id in records:
@@ -326,7 +333,9 @@ def _clip(
     height, width = size
     inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
     if not (inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1):  # also refuses NaN
-        raise InputError(f"box {tuple(round(v, 1) for v in box)} covers no pixel of the {width}x{height} image")
+        raise InputError(
+            f"box {tuple(round(v, 1) for v in box)} covers no pixel of the {width}x{height} image"
+        )
     return inside, max(-x0, -y0, x1 - width, y1 - height)
 
 

@@ -32,7 +32,10 @@ class Batch(NamedTuple):
 def collate(images: Sequence[TrainingImage]) -> Batch:
     """Stack images; targets stay lists, for their numbers differ."""
     targets = [
-        {name: torch.from_numpy(getattr(i, name)) for name in ("boxes", "labels", "masks", "labelled", "ignore")}
+        {
+            name: torch.from_numpy(getattr(i, name))
+            for name in ("boxes", "labels", "masks", "labelled", "ignore")
+        }
         for i in images
     ]
     return Batch(torch.from_numpy(np.stack([i.image for i in images])), targets)
@@ -55,7 +58,9 @@ class MixedSamples(Dataset[TrainingImage]):
         options: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
     ) -> None:
         if not datasets or len(weights) != len(datasets) or min(weights) < 0 or sum(weights) <= 0:
-            raise ConfigError(f"{len(datasets)} data sets with weights {list(weights)}; expected one >= 0 each")
+            raise ConfigError(
+                f"{len(datasets)} data sets with weights {list(weights)}; expected one >= 0 each"
+            )
         if any(d.classes != datasets[0].classes for d in datasets):
             raise ConfigError("data sets to mix have different classes; build them from one list")
         self.datasets = tuple(datasets)
