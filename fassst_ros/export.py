@@ -1,0 +1,182 @@
+"""`fassst export`: trained weights -> ONNX with card, executed and compared before it is reported."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fassst_ros.card import MaskInfo, ModelCard, card_path, sha256
+from fassst_ros.runtimes.base import INPUT_NAME, OUTPUT_NAMES
+from fassst_ros.types import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from fassst_ros.networks.base import SegmentationNetwork
+
+OPSET = 17  # from 20 on GridSample turns NEAREST in TensorRT up to 11.1
+TOLERANCE = {"scores": 1e-4, "boxes": 1e-2, "masks": 1e-3}  # absolute; boxes in pixels
+
+
+def load_network(weights: Path, **changes: Any) -> tuple[SegmentationNetwork, ModelCard]:
+    """The network of a .safetensors file with its card beside it, in evaluation mode.
+
+    changes: arguments of the network to replace, such as input_size.
+    Raises ModelError if the files are missing or do not belong together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from fassst_ros.networks import build_network
+
+    path = card_path(weights)
+    try:
+        card = ModelCard.from_json(path.read_text(encoding="utf-8"), str(path))
+        state = load_file(weights)
+    except (OSError, SafetensorError) as err:
+        raise ModelError(f"cannot read {weights} and its card {path.name}: {err}") from err
+    config = {**card.config, **changes}
+    try:
+        network = build_network(card.network, **config)
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except (ValueError, RuntimeError) as err:
+        raise ModelError(f"{weights} does not fit network {card.network} with {config}: {err}") from err
+    return network.eval(), dataclasses.replace(card, config=config)
+
+
+def save_weights(network: SegmentationNetwork, card: ModelCard, path: Path) -> None:
+    """Write NAME.safetensors in float16 and NAME.json beside it."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    if not all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()):
+        raise ModelError(f"weights for {path} are not finite in float16; nothing was written")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+    card_path(path).write_text(card.to_json(), encoding="utf-8")
+
+
+def export_model(network: SegmentationNetwork, card: ModelCard, folder: Path) -> tuple[Path, dict[str, float]]:
+    """Write NAME.onnx, NAME.safetensors and NAME.json; returns the .onnx path and its parity errors.
+
+    Weights are rounded to float16 first, so that all files hold the same numbers.
+    Raises ModelError if ONNX Runtime and torch disagree by more than TOLERANCE.
+    """
+    import torch
+
+    height, width = network.input_size
+    rounded = {k: v.half().float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    network.load_state_dict(rounded)
+    network.eval()
+    card = dataclasses.replace(
+        card,
+        input_height=height,
+        input_width=width,
+        slots=network.slots,
+        masks=MaskInfo(network.mask_kind, *network.mask_size, card.masks.threshold, network.mask_padding),
+        files={},
+    )
+    weights, model = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
+    save_weights(network, card, weights)
+    _write_onnx(network, card, torch.zeros((1, height, width, 3), dtype=torch.uint8), model)
+    errors = parity(network, model)
+    too_far = {k: v for k, v in errors.items() if not v < TOLERANCE[k]}
+    if too_far:
+        raise ModelError(f"{model}: ONNX Runtime and torch differ by {too_far}; allowed {TOLERANCE}")
+    card = dataclasses.replace(card, files={p.name: sha256(p) for p in (model, weights)})
+    card_path(model).write_text(card.to_json(), encoding="utf-8")
+    return model, errors
+
+
+def _write_onnx(network: SegmentationNetwork, card: ModelCard, example: Any, path: Path) -> None:
+    import onnx
+    import onnxslim
+    import torch
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's remarks on static shapes
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        # The dynamo exporter needs onnxscript and opset 18; tracing is enough for static shapes.
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnxslim.slim(onnx.load(str(path)))
+    onnx.helper.set_model_props(model, {"fassst_ros.card": json.dumps(json.loads(card.to_json()))})
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def parity(network: SegmentationNetwork, model: Path, images: NDArray[np.uint8] | None = None) -> dict[str, float]:
+    """Largest absolute difference of each output between torch and ONNX Runtime, both in float32.
+
+    images (n, H, W, 3) uint8; without them, smooth random pictures. Slots are paired by rank, ties
+    of score by box.
+    """
+    import onnxruntime
+    import torch
+
+    if images is None:
+        images = _random_images(*network.input_size)
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    worst = dict.fromkeys(TOLERANCE, 0.0)
+    for image in images:
+        with torch.no_grad():
+            expected = [t[0].numpy() for t in network(torch.from_numpy(image[None]))]
+        got = [a[0] for a in session.run(list(OUTPUT_NAMES), {INPUT_NAME: image[None]})]
+        scores, labels, boxes, masks = expected
+        gap = np.abs(scores[:, None] - got[0]) * 1e3 + np.abs(boxes[:, None] - got[2]).sum(2)
+        gap = gap + 1e3 * (labels[:, None] != got[1])
+        pair = gap.argmin(1)
+        if len(set(pair.tolist())) != len(pair):
+            return dict.fromkeys(TOLERANCE, float("inf"))
+        for name, a, b in (("scores", scores, got[0]), ("boxes", boxes, got[2]), ("masks", masks, got[3])):
+            worst[name] = max(worst[name], float(np.abs(a - b[pair]).max()))
+    return worst
+
+
+def _random_images(height: int, width: int, count: int = 2) -> NDArray[np.uint8]:
+    import cv2
+
+    random = np.random.default_rng(0)
+    noise = [random.integers(0, 256, (height // 32, width // 32, 3), np.uint8) for _ in range(count)]
+    return np.stack([cv2.resize(n, (width, height), interpolation=cv2.INTER_CUBIC) for n in noise])
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(v) for v in text.lower().split("x"))
+    except ValueError as err:
+        raise ConfigError(f"--input-size {text!r}; expected HEIGHTxWIDTH such as 512x1024") from err
+    return height, width
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `fassst export`."""
+    parser.add_argument("weights", type=Path, help=".safetensors file with its card (.json) beside it")
+    parser.add_argument("--out", type=Path, default=Path("exported"), help="folder for the model's files")
+    parser.add_argument("--name", help="name of the exported model; default: that of the card")
+    parser.add_argument("--input-size", help="HEIGHTxWIDTH of another static input, multiples of 32")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, compare, report. Returns 0; problems are raised as FassstError."""
+    changes = {"input_size": _parse_size(args.input_size)} if args.input_size else {}
+    network, card = load_network(args.weights, **changes)
+    card = dataclasses.replace(card, name=args.name or card.name)
+    model, errors = export_model(network, card, args.out)
+    print(f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {network.input_size[0]}x{network.input_size[1]}")
+    print("largest difference from torch: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
+    return 0

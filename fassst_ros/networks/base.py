@@ -1,0 +1,71 @@
+"""The contract that every network obeys, so that one pipeline serves them all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypedDict
+
+from torch import Tensor, nn
+
+
+class RawOutputs(NamedTuple):
+    """What a network says about a batch, K slots an image, best score first.
+
+    scores (B, K) float32 in [0, 1]; labels (B, K) int32, indices into the class list;
+    boxes (B, K, 4) float32 x_min y_min x_max y_max in network-input pixels;
+    masks (B, K, h, w) float32 probabilities, inside the padded box or over the whole input.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+
+class Target(TypedDict):
+    """Ground truth of one image, in network-input pixels.
+
+    boxes (n, 4) float32 xyxy; labels (n,) int64; masks (n, H/2, W/2) uint8, 255 inside;
+    labelled (C,) bool, classes of which every object is labelled; ignore (m, 4) float32 crowd boxes.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    labelled: Tensor
+    ignore: Tensor
+
+
+class SegmentationNetwork(nn.Module):
+    """Base of all networks: one `forward` for evaluation, ONNX and engines, and one `loss`.
+
+    mask_kind, mask_padding, mask_size, slots: what the model card must say of the outputs.
+    input_size: (H, W) of the images in pixels.
+    """
+
+    mask_kind: str
+    mask_padding: float
+    mask_size: tuple[int, int]
+    slots: int
+    input_size: tuple[int, int]
+
+    def forward(self, images: Tensor) -> RawOutputs:
+        """images (B, H, W, 3) uint8 RGB. Normalisation, rescoring and ranking happen inside."""
+        raise NotImplementedError
+
+    def loss(self, images: Tensor, targets: list[Target], progress: float) -> dict[str, Tensor]:
+        """Named, weighted losses of a batch; their sum is minimised.
+
+        images as in `forward`; progress: part of the training that is done, 0..1, for schedules.
+        """
+        raise NotImplementedError
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
+        """Optimiser groups: no decay on biases and norms."""
+        decay, plain = [], []
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                (decay if parameter.ndim > 1 else plain).append(parameter)
+        return [
+            {"params": decay, "lr": lr, "weight_decay": weight_decay},
+            {"params": plain, "lr": lr, "weight_decay": 0.0},
+        ]

@@ -1,0 +1,90 @@
+"""Pieces that several networks share. All shapes are static under export."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, BatchNorm, ReLU: the norm folds into the convolution at export."""
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(cout, momentum=0.03),
+            nn.ReLU(inplace=True),
+        )
+
+
+def fixed_pool(size: int, cells: int) -> tuple[int, int]:
+    """(kernel, stride) of the pooling window that maps `size` positions to `cells`.
+
+    Stands for AdaptiveAvgPool, which exports as one Gather a cell.
+    """
+    if size < cells:
+        raise ValueError(f"a map of {size} positions cannot be pooled to {cells} cells; enlarge the input")
+    stride = size // cells
+    return size - (cells - 1) * stride, stride
+
+
+def cell_centres(rows: int, columns: int) -> Tensor:
+    """(rows * columns, 2) x, y of a grid's cell centres in [0, 1], row-major."""
+    y = (torch.arange(rows) + 0.5) / rows
+    x = (torch.arange(columns) + 0.5) / columns
+    return torch.stack((x.repeat(rows), y.repeat_interleave(columns)), 1)
+
+
+def pad_boxes(boxes: Tensor, padding: float) -> Tensor:
+    """Boxes (..., 4) xyxy grown by `padding` of their width and height on each side."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    margin = (high - low) * padding
+    return torch.cat((low - margin, high + margin), -1)
+
+
+def roi_crop(features: Tensor, boxes: Tensor, cells: int) -> Tensor:
+    """Bilinear samples of each box on a `cells` x `cells` grid, zeros outside the map.
+
+    features (B, C, H, W); boxes (B, n, 4) xyxy in [0, 1] of the map -> (B * n, C, cells, cells).
+    The grid is folded to (B, n * cells, cells, 2): the form that GridSample runs fastest on.
+    """
+    batch, count = boxes.shape[:2]
+    channels = features.shape[1]
+    steps = (torch.arange(cells, device=boxes.device, dtype=boxes.dtype) + 0.5) / cells
+    low, extent = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
+    at = 2.0 * (low[..., None, :] + steps[:, None] * extent[..., None, :]) - 1.0  # B, n, cells, 2
+    x = at[..., None, :, 0].expand(batch, count, cells, cells)
+    y = at[..., :, None, 1].expand(batch, count, cells, cells)
+    grid = torch.stack((x, y), -1).reshape(batch, count * cells, cells, 2)
+    samples = F.grid_sample(features, grid, "bilinear", "zeros", align_corners=False)
+    samples = samples.reshape(batch, channels, count, cells, cells).transpose(1, 2)
+    return samples.reshape(batch * count, channels, cells, cells)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Box IoU of every pair: a (..., n, 4), b (..., m, 4) xyxy -> (..., n, m)."""
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    side = (high - low).clamp(min=0)
+    overlap = side[..., 0] * side[..., 1]
+    area_a = ((a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1]))[..., :, None]
+    area_b = ((b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]))[..., None, :]
+    return overlap / (area_a + area_b - overlap + 1e-9)
+
+
+def matrix_nms(scores: Tensor, boxes: Tensor, sigma: float = 0.5) -> Tensor:
+    """Scores (B, n) decayed by better-scored overlapping boxes (SOLOv2, eq. 4, Gaussian kernel).
+
+    boxes (B, n, 4); without loops or dynamic shapes. Class-agnostic: two labels on the same
+    pixels are of no use to a planner.
+    """
+    iou = pairwise_iou(boxes, boxes)
+    index = torch.arange(scores.shape[1], device=scores.device)
+    better = (scores[:, None, :] > scores[:, :, None]) | (
+        (scores[:, None, :] == scores[:, :, None]) & (index[None, :] < index[:, None])
+    )
+    iou = iou * better.to(iou.dtype)  # [b, i, j]: overlap of i with a better j
+    covered = iou.amax(2)  # how much each j is itself suppressed
+    decay = torch.exp((covered[:, None, :] ** 2 - iou**2) / sigma).clamp(max=1.0)
+    return scores * decay.amin(2)

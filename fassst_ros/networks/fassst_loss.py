@@ -1,0 +1,145 @@
+"""The training side of FASSST: 5.75 Lm + 3 Ll + 1.25 Lc (section 3.4), quality and auxiliary terms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fassst_ros.networks.base import Target
+from fassst_ros.networks.blocks import cell_centres, pad_boxes
+from fassst_ros.networks.losses import box_loss, dice_loss, paired_giou, quality_focal, sigmoid_focal
+from fassst_ros.networks.matching import align_tasks, match_slots
+
+if TYPE_CHECKING:
+    from fassst_ros.networks.fassst import FASSST, Slots
+
+MASK, BOX, CLASS, QUALITY, AUXILIARY = 5.75, 3.0, 1.25, 1.0, 0.5
+MAX_ROIS = 128  # a batch; bounds memory on crowds
+
+
+def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress: float) -> dict[str, Tensor]:
+    """The weighted terms of a batch: mask, box, class, quality, auxiliary.
+
+    progress 0..1: masks learn on jittered true boxes during the first third, then half of them on
+    the boxes that the network itself predicts.
+    """
+    features = network.features(images)
+    slots, context = network.iam(features.raw)
+    gt_boxes = [t["boxes"] / network.scale for t in targets]
+    matches = [
+        match_slots(slots.logits[i], slots.boxes[i], network.iam.centres, t["labels"], gt_boxes[i], network.matching)
+        for i, t in enumerate(targets)
+    ]
+    count = max(1, sum(len(s) for s, _ in matches))
+    losses = _slot_losses(slots, targets, gt_boxes, matches, network.scale, count)
+    rois = [_choose_rois(slots.boxes[i], gt_boxes[i], *matches[i], progress) for i in range(len(targets))]
+    losses["mask"] = _mask_loss(network, features.levels, rois, targets)
+    if network.matching == "hungarian_dense":
+        losses["auxiliary"] = _dense_loss(network, context, targets, gt_boxes)
+    return losses
+
+
+def _slot_losses(
+    slots: Slots, targets: list[Target], gt_boxes: list[Tensor], matches: list[tuple[Tensor, Tensor]], scale: Tensor, count: int
+) -> dict[str, Tensor]:
+    classes = torch.zeros_like(slots.logits)
+    weight = torch.zeros_like(slots.logits)
+    box, quality = slots.boxes.new_zeros(()), slots.boxes.new_zeros(())
+    for i, (target, (slot, obj)) in enumerate(zip(targets, matches, strict=True)):
+        centres = (slots.boxes[i, :, :2] + slots.boxes[i, :, 2:]).detach() / 2
+        weight[i] = _negative_weight(centres, target, scale)
+        if len(slot):
+            classes[i, slot, target["labels"][obj]] = 1.0
+            weight[i, slot, target["labels"][obj]] = 1.0
+            predicted, truth = slots.boxes[i, slot], gt_boxes[i][obj]
+            box = box + box_loss(predicted, truth).sum()
+            iou = paired_giou(predicted.detach(), truth)[0]
+            quality = quality + F.binary_cross_entropy_with_logits(slots.quality[i, slot], iou, reduction="sum")
+    cls = (sigmoid_focal(slots.logits, classes) * weight).sum()
+    return {"class": CLASS * cls / count, "box": BOX * box / count, "quality": QUALITY * quality / count}
+
+
+def _negative_weight(centres: Tensor, target: Target, scale: Tensor) -> Tensor:
+    """(n, C): 0 where finding nothing must not be punished: unlabelled classes, crowd regions."""
+    weight = target["labelled"].float().expand(len(centres), -1)
+    if len(target["ignore"]):
+        ignore = target["ignore"] / scale
+        inside = torch.cat((centres[:, None] - ignore[None, :, :2], ignore[None, :, 2:] - centres[:, None]), 2)
+        weight = weight * (inside.amin(2) <= 0).all(1, keepdim=True)
+    return weight
+
+
+def _choose_rois(
+    boxes: Tensor, gt_boxes: Tensor, slot: Tensor, obj: Tensor, progress: float
+) -> tuple[Tensor, Tensor]:
+    """Boxes to draw masks in, and the object of each; no gradient reaches a box."""
+    truth = gt_boxes[obj]
+    if len(obj) == 0:
+        return truth, obj
+    side = (truth[:, 2:] - truth[:, :2]).repeat(1, 2)
+    rois = truth + side * torch.empty_like(truth).uniform_(-0.1, 0.1)
+    if progress > 1 / 3:
+        predicted = boxes[slot].detach()
+        good = paired_giou(predicted, truth)[0] > 0.5
+        use = good & (torch.rand(len(good)) < 0.5)
+        rois = torch.where(use[:, None], predicted, rois)
+    return rois, obj
+
+
+def _mask_loss(
+    network: FASSST, levels: tuple[Tensor, Tensor, Tensor], rois: list[tuple[Tensor, Tensor]], targets: list[Target]
+) -> Tensor:
+    layers = network.pyramid.layers(levels)
+    total = sum(len(obj) for _, obj in rois)
+    keep = min(1.0, MAX_ROIS / max(1, total))
+    crops, truths = [], []
+    for i, (boxes, obj) in enumerate(rois):
+        if keep < 1.0:
+            chosen = torch.randperm(len(obj))[: max(1, int(len(obj) * keep))]
+            boxes, obj = boxes[chosen], obj[chosen]
+        if len(obj) == 0:
+            continue
+        padded = pad_boxes(boxes, network.mask_padding)
+        crops.append(network.pyramid.crop([layer[i : i + 1] for layer in layers], padded[None]))
+        truths.append(_sample_masks(targets[i]["masks"][obj], padded, network.mask_size))
+    if not crops:
+        return sum((layer.sum() for layer in layers), layers[0].new_zeros(())) * 0.0
+    logits, truth = network.pyramid.draw(torch.cat(crops)).float(), torch.cat(truths)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth)
+    return MASK * (dice_loss(logits, truth).mean() + cross_entropy)
+
+
+def _sample_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """masks (n, h, w) uint8 over the input, boxes (n, 4) in [0, 1] -> (n, *size) float in [0, 1]."""
+    low, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
+    at = low + cell_centres(*size).to(boxes)[None] * extent
+    grid = (2 * at - 1).reshape(len(boxes), *size, 2)
+    sampled = F.grid_sample(masks[:, None].float() / 255, grid, "bilinear", "zeros", align_corners=False)
+    return sampled[:, 0]
+
+
+def _dense_loss(network: FASSST, context: Tensor, targets: list[Target], gt_boxes: list[Tensor]) -> Tensor:
+    """One-to-many supervision of every stride-16 position, for richer features; training only."""
+    rows, columns = context.shape[2:]
+    centres = cell_centres(rows, columns).to(context.device)
+    out = network.dense(context).float().flatten(2).transpose(1, 2)  # B, P, C + 4
+    logits, distances = out[..., : network.num_classes], 0.1 * out[..., network.num_classes :].clamp(-4, 4).exp()
+    boxes = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), -1)
+    quality = torch.zeros_like(logits)
+    weight = torch.zeros_like(logits)
+    box, total = logits.new_zeros(()), 1e-6
+    for i, target in enumerate(targets):
+        weight[i] = _negative_weight(centres, target, network.scale)
+        if len(gt_boxes[i]) == 0:
+            continue
+        scores = logits[i].detach().sigmoid()
+        position, obj, q = align_tasks(scores, boxes[i].detach(), centres, target["labels"], gt_boxes[i])
+        quality[i, position, target["labels"][obj]] = q
+        weight[i, position, target["labels"][obj]] = 1.0
+        box = box + (box_loss(boxes[i, position], gt_boxes[i][obj]) * q).sum()
+        total += float(q.sum())
+    cls = (quality_focal(logits, quality) * weight).sum()
+    return AUXILIARY * (CLASS * cls + BOX * box) / max(1.0, total)

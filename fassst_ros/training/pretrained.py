@@ -1,0 +1,45 @@
+"""Start a backbone from published weights: a folded MobileNetV2 .pt or a YOLOX-nano .onnx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fassst_ros.networks.backbones import Backbone, load_convolutions
+from fassst_ros.types import ModelError
+
+
+def load_backbone(backbone: Backbone, path: Path) -> None:
+    """Copy the convolutions of `path` into `backbone`, in running order.
+
+    .pt: dict "NN.*.weight" / "NN.*.bias"; .onnx: the graph's Conv nodes.
+    Raises ModelError if the file cannot be read or does not fit the backbone.
+    """
+    try:
+        pairs = _from_onnx(path) if path.suffix == ".onnx" else _from_state(path)
+        load_convolutions(backbone, pairs)
+    except (OSError, ValueError, KeyError, RuntimeError) as err:
+        raise ModelError(f"cannot start {type(backbone).__name__} from {path}: {err}") from err
+
+
+def _from_state(path: Path) -> list[tuple[Tensor, Tensor]]:
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    prefixes = sorted({key.rsplit(".", 1)[0] for key in state})
+    return [(state[f"{p}.weight"], state[f"{p}.bias"]) for p in prefixes]
+
+
+def _from_onnx(path: Path) -> list[tuple[Tensor, Tensor]]:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    arrays = {i.name: i for i in graph.initializer}
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(np.array(numpy_helper.to_array(arrays[name])))
+
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    return [(tensor(node.input[1]), tensor(node.input[2])) for node in convolutions]
