@@ -13,57 +13,61 @@ unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PA
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unexport VIRTUAL_ENV
 
-MESSAGES := $(wildcard msg/*.msg)
-SOURCES := $(wildcard CMakeLists.txt package.xml LICENSE msg fassst_ros scripts launch config models include)
+SOURCES := CMakeLists.txt package.xml LICENSE msg fassst_ros scripts launch config models include
+# An environment holds absolute paths: after the checkout was moved it is made again.
+MOVED := $(if $(filter $(CURDIR),$(file <$(STAMPS)/python)),,moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test lint clean moved
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  */  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
-	    || sed -n 's/^\([a-z]*\):.*##  */  make \1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z]*\):[^#]*##  */  make \1\t/p' Makefile
 
 setup: $(STAMPS)/overlay  ## virtual environment with ROS 2, the runtimes and the built messages
 
-run: setup  ## demo: real street frames through the lifecycle node; pictures in out/
+run: setup  ## demo: real street frames through the node; pictures in out/. ARGS="--help" for options
 	@exec $(PY) scripts/demo.py $(ARGS)
 
-test: setup $(STAMPS)/dev  ## ruff, mypy and all tests
-	$(MAKE) --no-print-directory lint
-	$(PY) -m pytest $(ARGS)
+test: setup lint  ## ruff, mypy and all tests. ARGS="-k words" passes options to pytest
+	@exec $(PY) -m pytest $(ARGS)
 
 lint: $(STAMPS)/dev  ## ruff and mypy only
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-clean:  ## remove everything that the other targets made
+clean:  ## remove all that the other targets made
 	rm -rf $(VENV) build install log out .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMPS)/python:
+$(STAMPS)/python: $(MOVED)
 	@scripts/check_tools $(PYTHON)
-	@echo "setting up $(VENV): about two minutes the first time, 800 MB"
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	@mkdir -p $(@D) && touch $@
+	@echo "Making $(VENV), once: about 2 minutes and 800 MB, most of it OpenVINO and ROS 2"
+	@rm -rf $(VENV) build install
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(@D)
+	@printf %s "$(CURDIR)" >$@
 
-$(STAMPS)/packages: pyproject.toml setup.py scripts/prepare_venv.py | $(STAMPS)/python
-	$(PIP) install --quiet --editable '.[cpu,ros]'
-	$(PY) scripts/prepare_venv.py $(OVERLAY)
+$(STAMPS)/packages: $(STAMPS)/python pyproject.toml setup.py scripts/prepare_venv.py
+	@echo "Installing the Python packages and the ROS 2 wheels"
+	@$(PIP) install --quiet --editable '.[cpu,ros]'
+	@$(PY) scripts/prepare_venv.py $(OVERLAY)
 	@touch $@
 
-$(STAMPS)/dev: pyproject.toml | $(STAMPS)/packages
-	$(PIP) install --quiet --editable '.[cpu,ros,dev]'
+$(STAMPS)/dev: $(STAMPS)/packages
+	@echo "Installing what the tests need (torch and others)"
+	@$(PIP) install --quiet --editable '.[cpu,ros,dev]'
 	@touch $@
 
 # Only what CMake generates depends on these files; the Python code is used from the checkout.
 # CMake refuses sources that hold the directory of an include path (.venv), hence the links.
-$(STAMPS)/overlay: $(STAMPS)/packages CMakeLists.txt package.xml $(MESSAGES)
-	rm -rf build install
-	mkdir -p build/source
-	ln -s $(addprefix $(CURDIR)/,$(SOURCES)) build/source
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" $(PY) -m colcon \
+$(STAMPS)/overlay: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard msg/*.msg)
+	@echo "Building the ROS messages"
+	@rm -rf build install
+	@mkdir -p build/source
+	@ln -s $(addprefix $(CURDIR)/,$(wildcard $(SOURCES))) build/source
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" $(PY) -m colcon \
 	    --log-base log build --symlink-install --paths build/source \
 	    --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$(CURDIR)/$(PY)" --no-warn-unused-cli \
 	    >build/colcon.log 2>&1 || { tail -n 40 build/colcon.log >&2; exit 1; }

@@ -1,0 +1,109 @@
+"""Starts the segmentation node: ros2 launch fassst_ros segment.launch.py image:=/camera/image_raw."""
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+
+SHARE = get_package_share_directory("fassst_ros")
+CONFIG = os.path.join(SHARE, "config")
+NAME = "segment"
+#: Fast DDS reads the first name up to Jazzy, the second one since 2.13 (Jazzy, Kilted).
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+ARGUMENTS = (
+    DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=os.path.join(CONFIG, "segment.yaml"),
+        description="YAML file with the parameters of the node",
+    ),
+    DeclareLaunchArgument(
+        "model",
+        default_value="",
+        description="model file (.onnx) or name of a shipped model; empty: as params_file says",
+    ),
+    DeclareLaunchArgument(
+        "image",
+        default_value="image",
+        description="camera topic, sensor_msgs/Image or CompressedImage; replaces `image` of the node",
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="",
+        choices=["", "true", "false"],
+        description="take the time from /clock (simulation, bags); empty: as params_file says",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="true",
+        choices=["true", "false"],
+        description="configure and activate the node; false: `ros2 lifecycle set` does it",
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="least severity of the messages shown",
+    ),
+    DeclareLaunchArgument(
+        "rviz",
+        default_value="false",
+        choices=["true", "false"],
+        description="start rviz2 with the picture and the markers of the node",
+    ),
+)
+
+
+def dds_environment() -> dict[str, str]:
+    """The Fast DDS profile for large images, unless the user has chosen one. Others ignore it."""
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return {}
+    return dict.fromkeys(PROFILE_VARIABLES, os.path.join(CONFIG, "fastdds_large_images.xml"))
+
+
+def make_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node, and rviz2 if asked for; now the values of the arguments are known."""
+    given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    # Only what was given on the command line goes before the values of params_file.
+    overrides: dict[str, str | bool] = {"autostart": given["autostart"] == "true"}
+    if given["model"]:
+        overrides["model"] = given["model"]
+    if given["use_sim_time"]:
+        overrides["use_sim_time"] = given["use_sim_time"] == "true"
+    environment = dds_environment()
+
+    # A LifecycleNode, so that a launch file which includes this one can use OnStateTransition. The
+    # node starts itself: events of launch could be missed, and Humble has no LifecycleTransition.
+    segment = LifecycleNode(
+        package="fassst_ros",
+        executable="segment_node",
+        name=NAME,
+        namespace=given["namespace"],
+        parameters=[given["params_file"], overrides],
+        remappings=[("image", given["image"])],
+        ros_arguments=["--log-level", given["log_level"]],
+        additional_env=environment,
+        output="screen",
+        emulate_tty=True,
+    )
+    prefix = "/".join(["", *given["namespace"].strip("/").split("/"), NAME]).replace("//", "/")
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", os.path.join(CONFIG, "segment.rviz")],
+        parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
+        remappings=[(f"/{NAME}/{topic}", f"{prefix}/{topic}") for topic in ("overlay", "markers")],
+        additional_env=environment,
+        condition=IfCondition(given["rviz"]),
+    )
+    return [segment, rviz]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_nodes)])
