@@ -1,0 +1,328 @@
+"""The lifecycle node: camera images in, instances out.
+
+Every callback runs in the executor's thread (SingleThreadedExecutor) and is short; decoding,
+inference and publishing run in one worker thread, which exists only in the active state. So
+services answer at once under any load, and entities are created and destroyed by one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from fassst_ros.msg import LabelInfo
+from fassst_ros.pipeline import Segmenter, check_options
+from fassst_ros.ros import messages, qos
+from fassst_ros.ros.cameras import Camera, Mailbox, make_cameras
+from fassst_ros.ros.diagnostics import Diagnostics
+from fassst_ros.ros.inputs import Input
+from fassst_ros.ros.outputs import Outputs, destroy_publisher
+from fassst_ros.ros.params import Parameters, Settings
+from fassst_ros.ros.worker import Worker
+from fassst_ros.types import FassstError
+
+#: How long deactivate waits for the frame in progress, in seconds.
+DRAIN_TIMEOUT = 10.0
+
+
+class SegmentNode(LifecycleNode):  # type: ignore[misc]
+    """Instance segmentation of camera images.
+
+    configure: read parameters, load the model, warm up, create publishers. activate: subscribe.
+    deactivate: unsubscribe, finish the frame in progress. cleanup, shutdown and error: free all.
+    A transition that fails logs cause and mend, undoes what it had done and returns FAILURE, so it
+    can be tried again. Raises ConfigError if a parameter has a wrong value at the start.
+    """
+
+    def __init__(self, name: str = "segment_node", **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self._segmenter: Segmenter | None = None
+        self._cameras: list[Camera] = []
+        self._outputs: list[Outputs] = []
+        self._labels: Any = None
+        self._inputs: list[Input] = []
+        self._worker: Worker | None = None
+        self._diagnostics = Diagnostics(self)
+        self._parameters = Parameters(self, self._is_configured, self._check, self._apply)
+        # Reports and supervision must go on when simulated time stands still.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        period = self.settings.node.diagnostics_period
+        self._reporter = self.create_timer(period, self._diagnostics.publish, clock=self._steady)
+        self._watcher = self.create_timer(1.0, self._watch, clock=self._steady)
+        if self.settings.node.autostart:
+            self._starter = self.create_timer(0.0, self._start, clock=self._steady)
+        else:
+            name = self.get_fully_qualified_name()
+            self.get_logger().info(
+                f"unconfigured. Next: `ros2 lifecycle set {name} configure`, then `activate`; or start with "
+                "the parameter autostart"
+            )
+
+    @property
+    def settings(self) -> Settings:
+        """The parameters in force."""
+        return self._parameters.current
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm up the model, create the publishers."""
+        self._report("configuring")
+        return self._transition("configure", self._configure, self._free, "inactive", "unconfigured")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Enable the publishers, start the worker, subscribe."""
+
+        def activate() -> None:
+            super(SegmentNode, self).on_activate(state)
+            self._subscribe()
+
+        def undo() -> None:
+            self._unsubscribe()
+            super(SegmentNode, self).on_deactivate(state)
+
+        return self._transition("activate", activate, undo, "active", "inactive")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, let the worker finish its frame, disable the publishers."""
+
+        def deactivate() -> None:
+            self._unsubscribe()
+            super(SegmentNode, self).on_deactivate(state)
+
+        return self._transition("deactivate", deactivate, lambda: None, "inactive", "active")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and the publishers."""
+        return self._transition("cleanup", self._free, lambda: None, "unconfigured", "inactive")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same from any state; the node is finalized then."""
+        return self._transition("shutdown", self._free, lambda: None, "finalized", "finalized")
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything; the node can be configured again."""
+        return self._transition("error processing", self._free, lambda: None, "unconfigured", "finalized")
+
+    def _transition(
+        self,
+        name: str,
+        action: Callable[[], None],
+        undo: Callable[[], None],
+        reached: str,
+        kept: str,
+    ) -> TransitionCallbackReturn:
+        """Run `action`; on any error log it, undo it and say FAILURE. rclpy would swallow the error."""
+        logger = self.get_logger()
+        try:
+            action()
+        except Exception as err:
+            problem = str(err) if isinstance(err, FassstError) else f"{type(err).__name__}: {err}"
+            logger.error(f"{name} failed: {problem}")
+            if not isinstance(err, FassstError):
+                logger.error(traceback.format_exc())
+            try:
+                undo()
+            except Exception:
+                logger.error(f"undoing {name} failed too:\n{traceback.format_exc()}")
+            self._report(kept, f"{name} failed: {problem}")
+            return TransitionCallbackReturn.FAILURE
+        logger.info(f"{name} done: {reached}")
+        self._report(reached)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self.settings
+        cameras = make_cameras(settings.node.image_topics)
+        for camera in cameras:
+            self.resolve_topic_name(camera.topic)  # raises for a name that ROS does not allow
+        segmenter = Segmenter.open(settings.runtime, settings.segment, self._log_model)
+        self._segmenter = segmenter  # from here on _free knows it
+        segmenter.warm_up()
+        self._labels = self.create_lifecycle_publisher(LabelInfo, "~/label_info", qos.LATCHED)
+        for camera in cameras:
+            self._outputs.append(Outputs(self, camera.name, segmenter.card))
+        self._cameras = cameras
+        runtime = segmenter.runtime
+        self._diagnostics.cameras = cameras
+        self._diagnostics.facts = {
+            "model": messages.model_name(segmenter.card),
+            "input": f"{segmenter.card.input_width}x{segmenter.card.input_height}",
+            "runtime": runtime.name,
+            "device": runtime.device,
+            "precision": runtime.precision,
+        }
+        self.get_logger().info(", ".join(f"{k} {v}" for k, v in self._diagnostics.facts.items()))
+
+    def _subscribe(self) -> None:
+        assert self._segmenter is not None  # lifecycle: active follows inactive
+        self._publish_labels()
+        mailbox = Mailbox(self._cameras)
+        clock, logger = self.get_clock(), self.get_logger()
+        self._worker = Worker(
+            *(mailbox, self._cameras, self._outputs, self._segmenter, self._node_options),
+            *(clock, self.context, logger),
+        )
+        self._worker.start()
+        for index, (camera, outputs) in enumerate(zip(self._cameras, self._outputs, strict=True)):
+            camera.arrival = 0.0
+            self._inputs.append(Input(self, index, camera, mailbox, outputs, self._node_options))
+            self._inputs[-1].open()
+
+    def _unsubscribe(self) -> None:
+        while self._inputs:
+            self._inputs.pop().close()
+        if self._worker is not None:
+            if not self._worker.stop(DRAIN_TIMEOUT):
+                raise RuntimeError(
+                    f"a frame is in progress for more than {DRAIN_TIMEOUT:.0f} s: the runtime hangs. Try "
+                    "again, or end the process"
+                )
+            self._worker = None
+
+    def _free(self) -> None:
+        self._unsubscribe()
+        while self._outputs:
+            self._outputs.pop().destroy()
+        if self._labels is not None:
+            destroy_publisher(self, self._labels)
+            self._labels = None
+        if self._segmenter is not None:
+            self._segmenter.close()
+            self._segmenter = None
+        self._cameras = []
+        self._diagnostics.cameras, self._diagnostics.facts = (), {}
+
+    # Parameters
+
+    def _is_configured(self) -> bool:
+        return self._segmenter is not None
+
+    def _node_options(self) -> Any:
+        return self.settings.node
+
+    def _check(self, settings: Settings) -> None:
+        """Raise ConfigError if the loaded model cannot take `settings`."""
+        make_cameras(settings.node.image_topics)
+        if self._segmenter is not None:
+            check_options(settings.segment, self._segmenter.card)
+
+    def _apply(self, settings: Settings) -> None:
+        self._reporter.timer_period_ns = int(settings.node.diagnostics_period * 1e9)
+        if self._segmenter is not None and self._segmenter.options != settings.segment:
+            self._segmenter.options = settings.segment
+            self._publish_labels()
+
+    # Reports
+
+    def _publish_labels(self) -> None:
+        if self._segmenter is not None and self._labels is not None:
+            header = messages.Header(stamp=self.get_clock().now().to_msg())
+            threshold = self.settings.segment.score_threshold
+            self._labels.publish(messages.label_info(self._segmenter.card, threshold, header))
+
+    def _report(self, state: str, problem: str = "") -> None:
+        self._diagnostics.state, self._diagnostics.problem = state, problem
+        self._diagnostics.publish()
+
+    def _log_model(self, text: str) -> None:
+        """What runtimes say; while a model is loading, /diagnostics shows it at once."""
+        if self._worker is None:
+            self.get_logger().info(text)
+            self._diagnostics.facts = {"loading": text}
+            self._diagnostics.publish()
+        else:
+            self.get_logger().warning(text)
+
+    def _watch(self) -> None:
+        for source in self._inputs:
+            source.watch()
+
+    def _start(self) -> None:
+        self._starter.cancel()
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # End of the process
+
+    def end(self) -> None:
+        """Shut down from whatever state the node is in."""
+        try:
+            self.trigger_shutdown()
+        except Exception:  # finalized already: rclpy has no shutdown from there
+            self._free()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a wrong parameter."""
+    # rclpy's own handlers would invalidate the context before the node could shut down.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = SegmentNode()
+    except FassstError as err:
+        print(f"segment_node: {err}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    ended = threading.Event()
+
+    def end() -> None:
+        node.end()
+        ended.set()
+
+    def react(name: str) -> None:
+        node.get_logger().info(f"{name}: shutting down")
+        executor.create_task(end)
+
+    _on_signal(react)
+    try:
+        while rclpy.ok() and not ended.is_set():
+            executor.spin_once()
+    except ExternalShutdownException:
+        node.end()
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _on_signal(react: Callable[[str], object]) -> None:
+    """Call `react` in a thread at the first SIGINT or SIGTERM; a later one ends the process at once.
+
+    Python runs signal handlers in the main thread only, which sleeps in the executor; its wake-up
+    descriptor tells another thread.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(sender.fileno())
+
+    def wait() -> None:
+        with sender:  # keeps it open
+            react(signal.Signals(receiver.recv(1)[0]).name)
+            asked = time.monotonic()
+            while time.monotonic() - asked < 1.0:  # some launchers repeat what the terminal sent
+                receiver.recv(1)
+            os._exit(1)  # asked again: a model that loads for minutes must not keep the process
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

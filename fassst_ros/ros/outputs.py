@@ -1,0 +1,125 @@
+"""The output topics of one camera; whatever costs time is made only while somebody listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float64, Header
+from visualization_msgs.msg import MarkerArray
+
+from fassst_ros.card import ModelCard
+from fassst_ros.msg import InstanceArray
+from fassst_ros.overlay import draw
+from fassst_ros.ros import messages, qos
+from fassst_ros.ros.convert import to_image
+from fassst_ros.ros.markers import markers, usable
+from fassst_ros.types import Frame, Instances
+
+#: Times of a frame [ms], in their order; each is published on ~/latency/<name>.
+#: transport: stamp to callback. wait: callback to worker. extras: maps, overlay, markers, detections.
+#: processing: callback to InstanceArray published. total: stamp to InstanceArray published.
+STAGES = (
+    *("transport", "wait", "decode", "resize", "infer", "postprocess", "fill", "publish", "extras"),
+    *("processing", "total"),
+)
+
+
+class Outputs:
+    """Publishers of one camera, below ~/ or ~/<camera name>/. They publish only in the active state.
+
+    `info`: the camera's calibration, once one came; without it there are no markers.
+    """
+
+    def __init__(self, node: LifecycleNode, name: str, card: ModelCard) -> None:
+        self._node = node
+        self._card = card
+        self._model = messages.model_name(card)
+        self._names = messages.class_names(card)
+        self._prefix = f"~/{name}/" if name else "~/"
+        self._publishers: list[Any] = []
+        self.info: CameraInfo | None = None
+        try:
+            self._instances = self._create(InstanceArray, "instances", qos.RESULTS)
+            self._instance_map = self._create(Image, "instance_map", qos.IMAGES)
+            self._class_map = self._create(Image, "class_map", qos.IMAGES)
+            self._overlay = self._create(Image, "overlay", qos.IMAGES)
+            self._markers = self._create(MarkerArray, "markers", qos.RESULTS)
+            self._detections = self._create_detections()
+            self._latency = {s: self._create(Float64, f"latency/{s}", qos.RESULTS) for s in STAGES}
+        except BaseException:
+            self.destroy()
+            raise
+
+    def _create(self, message_type: type[Any], topic: str, profile: QoSProfile) -> Any:
+        publisher = self._node.create_lifecycle_publisher(message_type, self._prefix + topic, profile)
+        self._publishers.append(publisher)
+        return publisher
+
+    def _create_detections(self) -> Any:
+        if find_spec("vision_msgs") is None:
+            return None
+        from vision_msgs.msg import Detection2DArray
+
+        return self._create(Detection2DArray, "detections", qos.RESULTS)
+
+    def destroy(self) -> None:
+        """Destroy all publishers. Call it in the executor's thread, when no worker publishes any more."""
+        while self._publishers:
+            destroy_publisher(self._node, self._publishers.pop())
+
+    @property
+    def wants_info(self) -> bool:
+        """Whether somebody listens to the markers, which need the camera's calibration."""
+        return bool(self._markers.get_subscription_count())
+
+    def publish_instances(self, instances: Instances, header: Header) -> dict[str, float]:
+        """Publish the InstanceArray; returns the times of "fill" and "publish" in ms."""
+        start = time.perf_counter()
+        message = messages.to_message(instances, header, self._model, self._names)
+        filled = time.perf_counter()
+        self._instances.publish(message)
+        return {"fill": (filled - start) * 1e3, "publish": (time.perf_counter() - filled) * 1e3}
+
+    def publish_extras(self, instances: Instances, frame: Frame, header: Header, distance: float) -> None:
+        """Make and publish those of the other outputs that somebody listens to."""
+        makers: list[tuple[Any, Callable[[], Any]]] = [
+            (self._instance_map, partial(messages.instance_map, instances, header)),
+            (self._class_map, partial(messages.class_map, instances, header)),
+            (self._overlay, partial(self._draw, instances, frame, header)),
+            (self._detections, partial(messages.detections, instances, header, self._names)),
+        ]
+        info = self.info
+        if info is not None and usable(info):
+            makers.append((self._markers, partial(markers, instances, header, self._card, info, distance)))
+        for publisher, make in makers:
+            if publisher is not None and publisher.get_subscription_count():
+                publisher.publish(make())
+
+    def _draw(self, instances: Instances, frame: Frame, header: Header) -> Image:
+        drawn = draw(frame.image, instances, self._card, color=frame.color)
+        return to_image(drawn, f"{frame.color}8", header)
+
+    def publish_latency(self, stages: dict[str, float]) -> None:
+        """Publish the times of one frame on the topics that somebody listens to."""
+        for stage, value in stages.items():
+            publisher = self._latency[stage]
+            if publisher.get_subscription_count():
+                publisher.publish(Float64(data=value))
+
+
+def destroy_publisher(node: LifecycleNode, publisher: Any) -> None:
+    """Destroy a lifecycle publisher so that the node forgets it too."""
+    if hasattr(node, "destroy_lifecycle_publisher"):
+        node.destroy_lifecycle_publisher(publisher)
+        return
+    # Humble has no such method, and its destroy_publisher leaves it among the managed entities,
+    # where the next transition would call it.
+    node._managed_entities.discard(publisher)
+    node.destroy_publisher(publisher)
