@@ -270,7 +270,7 @@ class CocoInstances:
             self._ignore(record, annotation, name)
             return
         try:
-            shape = _shape(annotation.get("segmentation"), record.size)
+            shape = parse_shape(annotation.get("segmentation"), record.size)
             box, outside = _clip(_extent(shape), record.size)
         except InputError as err:
             self._warn(f"{name}: {err}: its box is ignored")
@@ -290,8 +290,8 @@ class CocoInstances:
             self._warn(f"{name}: no usable bbox ({err}): skipped")
 
 
-def _shape(segmentation: Any, size: tuple[int, int]) -> Shape:
-    """Polygons or pixels of an annotation. Raises InputError if there are none."""
+def parse_shape(segmentation: Any, size: tuple[int, int]) -> Shape:
+    """Polygons or pixels of an annotation on an image of `size` (H, W). Raises InputError if it has none."""
     if isinstance(segmentation, Mapping):
         if list(segmentation.get("size", [])) != list(size):
             raise InputError(f"mask of size {segmentation.get('size')!r} on an image of {list(size)}")

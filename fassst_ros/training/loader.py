@@ -12,33 +12,36 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fassst_ros.networks.base import Target
 from fassst_ros.training.augment import AugmentOptions, TrainingImage, augment
 from fassst_ros.training.datasets import CocoInstances, Sample
 from fassst_ros.types import ConfigError, InputError
 
 _log = logging.getLogger(__name__)
+_EMPTY = 0.15  # chance to draw from all images, most of which may show none of the classes
 _ATTEMPTS = 20  # draws of an image before giving up on a set full of broken files
 
 
 class Batch(NamedTuple):
-    """images: (B, H, W, 3) uint8 RGB. targets: per image a dict of `boxes` (n, 4) float32 xyxy in
-    pixels, `labels` (n,) int64, `masks` (n, H/2, W/2) uint8 coverage, `labelled` (C,) bool and
-    `ignore` (m, 4) float32."""
+    """images: (B, H, W, 3) uint8 RGB. targets: one an image; their masks are 0..255 coverage."""
 
     images: Tensor
-    targets: list[dict[str, Tensor]]
+    targets: list[Target]
 
 
 def collate(images: Sequence[TrainingImage]) -> Batch:
     """Stack images; targets stay lists, for their numbers differ."""
     targets = [
-        {
-            name: torch.from_numpy(getattr(i, name))
-            for name in ("boxes", "labels", "masks", "labelled", "ignore")
-        }
-        for i in images
+        Target(
+            boxes=torch.from_numpy(image.boxes),
+            labels=torch.from_numpy(image.labels),
+            masks=torch.from_numpy(image.masks),
+            labelled=torch.from_numpy(image.labelled),
+            ignore=torch.from_numpy(image.ignore),
+        )
+        for image in images
     ]
-    return Batch(torch.from_numpy(np.stack([i.image for i in images])), targets)
+    return Batch(torch.from_numpy(np.stack([image.image for image in images])), targets)
 
 
 class MixedSamples(Dataset[TrainingImage]):
@@ -81,10 +84,11 @@ class MixedSamples(Dataset[TrainingImage]):
 
 
 def _draw(dataset: CocoInstances, rng: np.random.Generator) -> Sample:
-    """A random sample; broken images are named in the log and replaced by another."""
+    """A random sample, rarely one without objects; a broken image is named and replaced."""
     for _ in range(_ATTEMPTS):
+        indices = dataset.with_objects if rng.random() > _EMPTY else range(len(dataset))
         try:
-            return dataset[int(rng.integers(len(dataset)))]
+            return dataset[int(rng.choice(indices))]
         except InputError as err:
             _log.warning("skipped: %s", err)
     raise InputError(f"{_ATTEMPTS} images in a row could not be read; the last ones are named above")

@@ -1,0 +1,192 @@
+"""COCO average precision of masks and boxes, over the classes of a model card.
+
+The metric is that of COCO detection (IoU 0.50:0.95, 101 recall points, 100 detections an image),
+computed by faster-coco-eval, or by pycocotools where only that is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fassst_ros.card import ClassInfo
+from fassst_ros.training.datasets import parse_shape, read_coco
+from fassst_ros.types import ConfigError, InputError, Instances
+
+
+def evaluate_predictions(
+    annotations: Mapping[str, Any] | Path, predictions: Mapping[int, Instances], classes: Sequence[ClassInfo]
+) -> dict[str, Any]:
+    """Mask and box AP of `predictions` (image id -> instances, in pixels of the original image).
+
+    annotations: a COCO file or its content; categories are matched to `classes` by name. Only the
+    images in `predictions` count, so put Instances.empty where nothing was found. Where an image
+    says which classes it labels (`labelled_classes`), the others do not count there.
+    Returns {"mask": ..., "box": ...}, each with AP, AP50, AP75, AP_S, AP_M, AP_L and per_class:
+    {name: {AP, AP50}}; numbers in 0..1, None without ground truth; and "images", their number.
+    Raises InputError for annotations or predictions that do not fit, ConfigError if neither
+    faster-coco-eval nor pycocotools is installed.
+    """
+    raw = read_coco(annotations) if isinstance(annotations, Path) else annotations
+    truth, counted = _ground_truth(raw, predictions, classes)
+    masks, boxes = _detections(predictions, counted)
+    return {
+        "mask": _average_precision(truth, masks, "segm", classes),
+        "box": _average_precision(truth, boxes, "bbox", classes),
+        "images": len(predictions),
+    }
+
+
+def _library() -> tuple[Any, Any, Any]:
+    """COCO, COCOeval and the mask module of what is installed."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+        from faster_coco_eval.core import mask
+
+        return COCO, COCOeval_faster, mask
+    except ImportError:
+        pass
+    try:
+        from pycocotools import mask
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as err:
+        raise ConfigError("accuracy needs faster-coco-eval: pip install faster-coco-eval") from err
+    return COCO, COCOeval, mask
+
+
+def _ground_truth(
+    raw: Mapping[str, Any], predictions: Mapping[int, Instances], classes: Sequence[ClassInfo]
+) -> tuple[dict[str, Any], dict[int, set[int]]]:
+    """The part of a COCO file that counts, with class ids for category ids; and which classes
+    count in which image."""
+    ids = {c.name: c.id for c in classes}
+    known = {c.get("id"): ids[c["name"]] for c in raw["categories"] if c.get("name") in ids}
+    if not known:
+        raise InputError(f"the annotations have none of the classes {', '.join(ids)}")
+    images = {image.get("id"): image for image in raw["images"]}
+    counted: dict[int, set[int]] = {}
+    for image_id, instances in predictions.items():
+        if image_id not in images:
+            raise InputError(f"predictions name image {image_id}, which the annotations do not have")
+        image = images[image_id]
+        size = (image.get("height"), image.get("width"))
+        if instances.size != size:
+            raise InputError(
+                f"instances of image {image_id} are for {instances.size} (height, width); "
+                f"the annotations say {size}"
+            )
+        names = image.get("labelled_classes")
+        labelled = set(ids) if names is None else {n.strip() for n in names.split(",")}
+        counted[image_id] = set(known.values()) & {ids[n] for n in labelled if n in ids}
+    objects: list[dict[str, Any]] = []
+    for annotation in raw["annotations"]:
+        class_id = known.get(annotation.get("category_id"))
+        if class_id is not None and class_id in counted.get(annotation.get("image_id"), ()):
+            objects.append(_object(annotation, class_id, len(objects) + 1, images[annotation["image_id"]]))
+    truth = {
+        "info": {},
+        "images": [images[i] for i in predictions],
+        "annotations": objects,
+        "categories": [{"id": c.id, "name": c.name} for c in classes],
+    }
+    return truth, counted
+
+
+def _object(
+    annotation: Mapping[str, Any], class_id: int, number: int, image: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A checked copy of an annotation; numbers start at 1, for COCO's code takes 0 for "no match"."""
+    try:
+        parse_shape(annotation.get("segmentation"), (image["height"], image["width"]))
+        box = [float(v) for v in annotation["bbox"]]
+        area = float(annotation["area"])
+        if len(box) != 4 or not np.isfinite([*box, area]).all():
+            raise ValueError(f"bbox {box} and area {area} are not 5 finite numbers")
+    except (InputError, KeyError, TypeError, ValueError) as err:
+        raise InputError(
+            f"annotation {annotation.get('id')!r} of image {image['id']} cannot be compared with: "
+            f"{type(err).__name__}: {err}"
+        ) from err
+    return {
+        "id": number,
+        "image_id": image["id"],
+        "category_id": class_id,
+        "segmentation": annotation["segmentation"],
+        "bbox": box,
+        "area": area,
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+    }
+
+
+def _detections(
+    predictions: Mapping[int, Instances], counted: Mapping[int, set[int]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Results in COCO's format, masks and boxes apart: the area of a result with a box is the box's."""
+    _, _, mask_api = _library()
+    masks, boxes = [], []
+    for image_id, instances in predictions.items():
+        for i, mask in enumerate(instances.masks):
+            class_id = int(instances.class_ids[i])
+            if class_id not in counted[image_id]:
+                continue
+            dense = np.zeros(instances.size, np.uint8, order="F")
+            h, w = mask.bits.shape
+            dense[mask.y : mask.y + h, mask.x : mask.x + w] = mask.bits
+            common = {"image_id": image_id, "category_id": class_id, "score": float(instances.scores[i])}
+            masks.append({**common, "segmentation": mask_api.encode(dense)})
+            x0, y0, x1, y1 = (float(v) for v in instances.boxes[i])
+            boxes.append({**common, "bbox": [x0, y0, x1 - x0, y1 - y0]})
+    return masks, boxes
+
+
+def _average_precision(
+    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, classes: Sequence[ClassInfo]
+) -> dict[str, Any]:
+    coco, evaluation, _ = _library()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        reference = coco()
+        reference.dataset = truth
+        reference.createIndex()
+        detected = coco()
+        if results:
+            detected = reference.loadRes(results)
+        else:  # loadRes of pycocotools cannot take an empty list
+            detected.dataset = {**truth, "annotations": []}
+            detected.createIndex()
+        run = evaluation(reference, detected, kind)
+        run.params.catIds = [c.id for c in classes]
+        run.params.imgIds = [image["id"] for image in truth["images"]]
+        run.evaluate()
+        run.accumulate()
+    # (IoU thresholds, recalls, classes by ascending id, areas: all, small, medium, large)
+    precision = np.asarray(run.eval["precision"])[..., -1]
+    everything = precision[..., 0]
+    scores: dict[str, Any] = {
+        "AP": _mean(everything),
+        "AP50": _mean(everything[0]),
+        "AP75": _mean(everything[5]),
+        "AP_S": _mean(precision[..., 1]),
+        "AP_M": _mean(precision[..., 2]),
+        "AP_L": _mean(precision[..., 3]),
+    }
+    order = sorted(c.id for c in classes)
+    scores["per_class"] = {
+        c.name: {
+            "AP": _mean(everything[:, :, order.index(c.id)]),
+            "AP50": _mean(everything[0, :, order.index(c.id)]),
+        }
+        for c in classes
+    }
+    return scores
+
+
+def _mean(precision: Any) -> float | None:
+    """Mean over what has ground truth (the rest is -1)."""
+    valid = precision[precision > -1]
+    return float(valid.mean()) if valid.size else None

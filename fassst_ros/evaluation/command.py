@@ -1,0 +1,148 @@
+"""`fassst eval`: accuracy and latency of a model on a COCO set, through the Segmenter of the node."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from fassst_ros.config import RuntimeOptions, SegmentOptions, from_mapping
+from fassst_ros.evaluation.coco import evaluate_predictions
+from fassst_ros.evaluation.latency import percentiles
+from fassst_ros.pipeline import Segmenter
+from fassst_ros.training.datasets import load_image, read_coco
+from fassst_ros.types import ConfigError, Frame, InputError, Instances
+
+#: AP is the area under a curve over all scores: keep what a user of the node would drop.
+OPTIONS = SegmentOptions(score_threshold=0.001, max_instances=100)
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the segmenter said. failed: file name -> why it could not be segmented."""
+
+    instances: dict[int, Instances] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    latency_ms: list[float] = field(default_factory=list)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `fassst eval`."""
+    known = {f.name: f.metadata for f in dataclasses.fields(RuntimeOptions)}
+    parser.add_argument("model", nargs="?", default="", help=known["model"]["doc"])
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO instance annotations (.json)")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    for name in ("runtime", "precision"):
+        parser.add_argument(
+            f"--{name}", choices=known[name]["choices"], default=None, help=known[name]["doc"]
+        )
+    parser.add_argument("--threads", type=int, default=0, help=known["threads"]["doc"])
+    parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
+    parser.add_argument("--json", type=Path, dest="json_file", help="write the results to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and report. Returns 0, or 1 if an image could not be segmented.
+
+    Raises FassstError for arguments, annotations or a model that cannot be used.
+    """
+    console = Console()
+    raw = read_coco(args.annotations)
+    if args.limit < 0:
+        raise ConfigError(f"--limit is {args.limit}; expected a number of images, or 0 for all")
+    entries = raw["images"][: args.limit or None]
+    _check_folder(args.images, entries)
+    if args.json_file is not None:
+        _check_writable(args.json_file)
+    chosen = {"model": args.model, "threads": args.threads}
+    chosen |= {name: value for name in ("runtime", "precision") if (value := getattr(args, name))}
+    with Segmenter.open(
+        from_mapping(RuntimeOptions, chosen, "fassst eval"), OPTIONS, console.log
+    ) as segmenter:
+        card, runtime = segmenter.card, segmenter.runtime
+        segmenter.warm_up()
+        answers = segment_images(segmenter, entries, args.images, console)
+        report = {
+            "model": card.name,
+            "files": card.files,
+            "runtime": runtime.name,
+            "device": runtime.device,
+            "precision": runtime.precision,
+            "annotations": args.annotations.name,
+        }
+    report |= evaluate_predictions(raw, answers.instances, card.classes)
+    report |= {"latency_ms": percentiles(answers.latency_ms), "failed": answers.failed}
+    print_report(report, console)
+    if args.json_file is not None:
+        args.json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 1 if answers.failed else 0
+
+
+def _check_folder(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Fail before the model is loaded if the images are somewhere else."""
+    if not entries:
+        raise InputError("the annotations list no image")
+    if not any((folder / str(e.get("file_name"))).is_file() for e in entries):
+        first = entries[0].get("file_name")
+        raise InputError(
+            f"none of the {len(entries)} images is in {folder} (the first is {first}). Check --images"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    """Fail before the long run, not after it."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"--json {path} cannot be written; expected a file in an existing, writable folder")
+
+
+def segment_images(
+    segmenter: Segmenter, entries: list[dict[str, Any]], folder: Path, console: Console
+) -> Answers:
+    """Segment every image; a broken one is named and left out. Raises InputError if all are broken."""
+    answers = Answers()
+    for entry in track(entries, "segmenting", console=console, transient=True):
+        name = str(entry.get("file_name"))
+        try:
+            frame = Frame(load_image(folder / name, (entry["height"], entry["width"])))
+            start = time.perf_counter()
+            instances = segmenter.segment(frame).instances
+            answers.latency_ms.append((time.perf_counter() - start) * 1e3)
+            answers.instances[entry["id"]] = instances
+        except (InputError, KeyError) as err:
+            answers.failed[name] = f"no {err} in its entry" if isinstance(err, KeyError) else str(err)
+            console.log(f"left out {name}: {answers.failed[name]}")
+    if not answers.instances:
+        raise InputError(f"none of {len(entries)} images could be segmented; the reasons are above")
+    return answers
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """The results as a table, in percent."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    table = Table(title=f"{report['model']} on {report['annotations']}: {report['images']} images, AP in %")
+    columns = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    for kind in ("mask", "box"):
+        table.add_row(kind, *(percent(report[kind][c]) for c in columns), style="bold")
+    for name, mask in report["mask"]["per_class"].items():
+        table.add_row(f"{name}, mask", percent(mask["AP"]), percent(mask["AP50"]))
+    console.print(table)
+    p50, p99 = report["latency_ms"]["p50"], report["latency_ms"]["p99"]
+    where = f"{report['runtime']} {report['precision']} on {report['device']}"
+    console.print(f"{where}: {p50:.1f} ms an image (p50), {p99:.1f} ms (p99)")
+    if report["failed"]:
+        console.print(f"{len(report['failed'])} images could not be segmented and are not in these numbers")
