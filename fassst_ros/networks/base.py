@@ -59,13 +59,16 @@ class SegmentationNetwork(nn.Module):
         """
         raise NotImplementedError
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
-        """Optimiser groups: no decay on biases and norms."""
-        decay, plain = [], []
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                (decay if parameter.ndim > 1 else plain).append(parameter)
+    def parameter_groups(self, lr: float, weight_decay: float, backbone_scale: float) -> list[dict[str, object]]:
+        """Optimiser groups: the backbone learns at lr * backbone_scale; biases and norms do not decay."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
         return [
-            {"params": decay, "lr": lr, "weight_decay": weight_decay},
-            {"params": plain, "lr": lr, "weight_decay": 0.0},
+            {
+                "params": parameters,
+                "lr": lr * (backbone_scale if backbone else 1.0),
+                "weight_decay": weight_decay if decays else 0.0,
+            }
+            for (backbone, decays), parameters in groups.items()
         ]

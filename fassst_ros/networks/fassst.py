@@ -71,11 +71,12 @@ class InstanceAttention(nn.Module):
         self.answer.bias.data[2:4] = -1.5  # boxes start at about a fifth of the image
         centres = cell_centres(grid, grid)
         positions = cell_centres(rows, columns)
+        # From each slot to each position, in cells. Kept relative: what is small stays exact in bf16.
+        relative = (positions[None] - centres[:, None]) * grid  # n, positions, 2
         self.register_buffer("centres", centres, persistent=False)
-        self.register_buffer("positions", positions, persistent=False)
-        # soft prior: one unit of logit at one cell's distance
-        prior = -0.5 * (torch.cdist(centres, positions) * grid) ** 2
-        self.register_buffer("prior", prior, persistent=False)
+        self.register_buffer("relative", relative, persistent=False)
+        # soft prior: half a unit of logit at one cell's distance, growing with its square
+        self.register_buffer("prior", -0.5 * relative.square().sum(-1), persistent=False)
 
     def forward(self, raw: Tensor) -> tuple[Slots, Tensor]:
         """E (B, c, h, w) -> the slots, and the stride-16 map that the auxiliary head supervises."""
@@ -102,8 +103,8 @@ class InstanceAttention(nn.Module):
         value = self.value(context).reshape(batch, self.HEADS, 256 // self.HEADS, -1)
         seen = torch.matmul(weights.to(value.dtype), value.transpose(2, 3))  # B, heads, n, 64
         seen = seen.transpose(1, 2).reshape(batch, count, 256)
-        where = (torch.matmul(weights, self.positions) - self.centres) * self.grid  # B, heads, n, 2 in cells
-        where = where.transpose(1, 2).reshape(batch, count, 2 * self.HEADS)
+        where = torch.matmul(weights.transpose(1, 2), self.relative)  # B, n, heads, 2 in cells
+        where = where.reshape(batch, count, 2 * self.HEADS).float()
         slots = torch.cat((slots + self.mix(torch.cat((slots, seen), -1)), where.to(slots.dtype)), -1)
         return slots, where[..., :2]
 

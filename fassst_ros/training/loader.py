@@ -88,7 +88,7 @@ def _draw(dataset: CocoInstances, rng: np.random.Generator) -> Sample:
     for _ in range(_ATTEMPTS):
         indices = dataset.with_objects if rng.random() > _EMPTY else range(len(dataset))
         try:
-            return dataset[int(rng.choice(indices))]
+            return dataset[indices[int(rng.integers(len(indices)))]]
         except InputError as err:
             _log.warning("skipped: %s", err)
     raise InputError(f"{_ATTEMPTS} images in a row could not be read; the last ones are named above")
