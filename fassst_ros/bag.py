@@ -73,16 +73,15 @@ class ImageBag:
     """
 
     def __init__(self, path: Path, topic: str = "") -> None:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-
+        reader_type, reader_error = _rosbags()
         if not path.exists():
             raise InputError(f"bag {path} does not exist. Give the folder that holds its metadata.yaml")
         try:
-            reader: AnyReader = AnyReader([path], default_typestore=typestore())
+            reader = reader_type([path], default_typestore=typestore())
             reader.open()
-        except (AnyReaderError, OSError, ValueError, KeyError, AssertionError) as err:
+        except (reader_error, OSError, ValueError, KeyError, AssertionError) as err:
             raise InputError(
-                f"{path} is no readable ROS 2 bag: {err}. Check it with `ros2 bag info`"
+                f"{path} is no readable ROS 2 bag ({err}). Check it with `ros2 bag info`"
             ) from err
         try:
             self._connection = _choose(reader.connections, topic, path)
@@ -124,6 +123,15 @@ class ImageBag:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _rosbags() -> tuple[type[AnyReader], type[Exception]]:
+    """The reader of rosbags and its error. Raises ConfigError where rosbags is not installed."""
+    try:
+        from rosbags.highlevel import AnyReader, AnyReaderError
+    except ImportError as err:
+        raise ConfigError(f"reading bags needs rosbags ({err}): pip install rosbags") from err
+    return AnyReader, AnyReaderError
 
 
 def _choose(connections: list[Connection], topic: str, path: Path) -> Connection:

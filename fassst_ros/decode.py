@@ -7,12 +7,14 @@ twin of this file is include/fassst_ros/decode.hpp.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.types import InputError, Instances, RoiMask
+
+T = TypeVar("T", bound=np.generic)
 
 #: Longest side of an image that is decoded: the area then fits 32 bits, and a broken message
 #: cannot ask for more memory than an image of that size.
@@ -69,8 +71,10 @@ def _check(instance: Any, place: int) -> None:
     """Raise InputError if an instance's scalars are out of range; `place` counts from 1."""
     if instance.id != place:
         raise InputError(f"id is {instance.id}; expected {place}: ids count from 1 in the order of the array")
-    if instance.class_id == 0:
-        raise InputError("class_id is 0, the background; expected an id of ~/label_info")
+    if not 1 <= instance.class_id <= 255:
+        raise InputError(
+            f"class_id is {instance.class_id}; expected 1 to 255 as in ~/label_info, 0 is background"
+        )
     if not 0.0 <= instance.score <= 1.0:
         raise InputError(f"score is {instance.score}; expected 0 to 1")
     box = instance.x_min, instance.y_min, instance.x_max, instance.y_max
@@ -85,19 +89,18 @@ def instance_map(instances: Instances) -> NDArray[np.uint16]:
     """
     if len(instances) > 65535:
         raise InputError(f"{len(instances)} instances; an instance map holds at most 65535")
-    values = np.arange(1, len(instances) + 1)
-    return _paint(instances, values).astype(np.uint16)
+    return paint(instances, np.arange(1, len(instances) + 1, dtype=np.uint16))
 
 
-def class_map(instances: Instances) -> NDArray[np.uint16]:
-    """(H, W) uint16: the class id of the instance at each pixel, 0 = background; as `instance_map`."""
-    return _paint(instances, instances.class_ids).astype(np.uint16)
+def class_map(instances: Instances) -> NDArray[np.uint8]:
+    """(H, W) uint8: the class id at each pixel, 0 = background; of the same instance as in `instance_map`."""
+    return paint(instances, instances.class_ids.astype(np.uint8))
 
 
-def _paint(instances: Instances, values: NDArray[Any]) -> NDArray[Any]:
-    """(H, W) map of `values`, worst score first so that the best stays on top."""
+def paint(instances: Instances, values: NDArray[T]) -> NDArray[T]:
+    """(H, W) map of one value an instance, 0 elsewhere: worst score first, so that the best stays on top."""
     result = np.zeros(instances.size, values.dtype)
-    for value, mask in reversed(list(zip(values, instances.masks, strict=True))):
+    for value, mask in zip(values[::-1], reversed(instances.masks), strict=True):
         height, width = mask.bits.shape
         result[mask.y : mask.y + height, mask.x : mask.x + width][mask.bits] = value
     return result

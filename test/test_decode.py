@@ -97,6 +97,7 @@ def test_the_better_score_wins_in_the_maps() -> None:
     both = Instances(boxes, np.array([0.9, 0.5], np.float32), np.array([3, 1], np.int32), masks, (2, 4))
     np.testing.assert_array_equal(instance_map(both), [[2, 1, 1, 0]] * 2)
     np.testing.assert_array_equal(class_map(both), [[1, 3, 3, 0]] * 2)
+    assert (instance_map(both).dtype, class_map(both).dtype) == (np.uint16, np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,7 @@ def test_the_better_score_wins_in_the_maps() -> None:
     [
         ("id", 5, "id is 5; expected 1"),
         ("class_id", 0, "background"),
+        ("class_id", 256, "expected 1 to 255"),
         ("score", float("nan"), "score is nan"),
         ("score", 1.5, "score is 1.5"),
         ("x_min", float("inf"), "box is"),
@@ -194,9 +196,11 @@ def assert_cpp_agrees(program: Path, raw: bytes, expected: Instances, folder: Pa
     written = (folder / "dense").read_bytes()
     dense = expected.to_dense()
     np.testing.assert_array_equal(np.frombuffer(written, np.uint8, dense.size).reshape(dense.shape), dense)
-    maps = np.frombuffer(written, np.uint16, offset=dense.size).reshape(2, *expected.size)
-    np.testing.assert_array_equal(maps[0], instance_map(expected))
-    np.testing.assert_array_equal(maps[1], class_map(expected))
+    pixels = expected.size[0] * expected.size[1]
+    ids = np.frombuffer(written, np.uint16, pixels, dense.size).reshape(expected.size)
+    classes = np.frombuffer(written, np.uint8, offset=dense.size + 2 * pixels).reshape(expected.size)
+    np.testing.assert_array_equal(ids, instance_map(expected))
+    np.testing.assert_array_equal(classes, class_map(expected))
     return array
 
 
@@ -227,6 +231,7 @@ def test_cpp_refuses_every_cut_message(store: Any, program: Path, tmp_path: Path
         (44, 0x10000000, "longer than the message"),  # number of instances
         (28, 0xFFFFFFFF, "expected sides"),  # image width
         (48, 0, "instance id 0"),
+        (56, 256, "class id 256"),
         (60, 3, "does not end with NUL"),  # class_name
         (0, 0x0700, "encapsulation"),
     ],

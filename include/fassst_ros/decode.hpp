@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -185,17 +186,17 @@ Image<std::uint8_t> dense(
 }
 
 /// Paint value_of(instance) over the masks of an InstanceArray; where masks overlap the better score wins.
-template<typename Array, typename ValueOf>
-Image<std::uint16_t> paint(const Array & array, ValueOf value_of)
+template<typename T, typename Array, typename ValueOf>
+Image<T> paint(const Array & array, ValueOf value_of)
 {
   validate_size(array.width, array.height);
   for (const auto & instance : array.instances) {
     validate(instance.mask, array.width, array.height);
   }
-  Image<std::uint16_t> result{array.width, array.height, {}};
+  Image<T> result{array.width, array.height, {}};
   result.data.assign(static_cast<std::size_t>(array.width) * array.height, 0);
   for (auto i = array.instances.rbegin(); i != array.instances.rend(); ++i) {  // best first: drawn last
-    const std::uint16_t value = value_of(*i);
+    const T value = value_of(*i);
     for_each_span(
       i->mask, [&](std::uint32_t v, std::uint32_t begin, std::uint32_t end) {
         const auto row = result.data.begin() + static_cast<std::ptrdiff_t>(v) * array.width;
@@ -205,24 +206,31 @@ Image<std::uint16_t> paint(const Array & array, ValueOf value_of)
   return result;
 }
 
+/// `number` as T. Throws DecodeError for 0, which means background, and for what does not fit.
+template<typename T>
+T map_value(const char * name, std::uint32_t number)
+{
+  constexpr std::uint32_t most = std::numeric_limits<T>::max();
+  if (number == 0 || number > most) {
+    throw DecodeError(name + (" " + std::to_string(number)) + "; expected 1 to " + std::to_string(most));
+  }
+  return static_cast<T>(number);
+}
+
 /// The instance id (1..n) at each pixel, 0 = background. Throws DecodeError.
 template<typename Array>
 Image<std::uint16_t> instance_map(const Array & array)
 {
-  return paint(
-    array, [](const auto & instance) {
-      if (instance.id == 0 || instance.id > UINT16_MAX) {
-        throw DecodeError("instance id " + std::to_string(instance.id) + "; expected 1 to 65535");
-      }
-      return static_cast<std::uint16_t>(instance.id);
-    });
+  return paint<std::uint16_t>(
+    array, [](const auto & instance) {return map_value<std::uint16_t>("instance id", instance.id);});
 }
 
 /// The class id at each pixel, 0 = background. Throws DecodeError.
 template<typename Array>
-Image<std::uint16_t> class_map(const Array & array)
+Image<std::uint8_t> class_map(const Array & array)
 {
-  return paint(array, [](const auto & instance) {return static_cast<std::uint16_t>(instance.class_id);});
+  return paint<std::uint8_t>(
+    array, [](const auto & instance) {return map_value<std::uint8_t>("class id", instance.class_id);});
 }
 
 }  // namespace fassst_ros

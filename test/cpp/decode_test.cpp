@@ -1,7 +1,7 @@
 // Reads one serialised InstanceArray and writes what the headers make of it, for test_decode.py.
 //
 // decode_test MESSAGE OUT: fields to standard output, one JSON object a line; to OUT the dense masks
-// (uint8, one an instance), then instance map and class map (uint16, this machine's byte order).
+// (uint8, one an instance), then instance map (uint16, this machine's byte order) and class map (uint8).
 // Exit status 3 and the reason on standard error for a message that cannot be decoded.
 
 #include <fstream>

@@ -21,7 +21,7 @@ int main()
   instance.mask.height = 2;
   instance.mask.counts = {1, 2, 1, 2};  // .XX / .XX
   const auto map = fassst_ros::class_map(array);
-  std::cout << fassst_ros::area(instance.mask) << " " << map.at(3, 1) << " " << map.at(2, 1) << " "
+  std::cout << fassst_ros::area(instance.mask) << " " << +map.at(3, 1) << " " << +map.at(2, 1) << " "
             << fassst_ros::contains(instance.mask, 4, 2) << "\n";
   return 0;
 }

@@ -1,0 +1,148 @@
+"""Receiver: brings a segmentation node to active, then records its InstanceArrays in a bag.
+
+    python -m fassst_ros.ros.receive --node /segment --bag results --activate
+
+Prints one JSON object a line: the states on the way to active, each message (stamp, time of arrival,
+number of instances), and the node's diagnostics. SIGINT or SIGTERM ends it; the bag is then complete
+and is read with `ros2 bag`, rosbags or fassst_ros/decode.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+
+from fassst_ros.bag import typestore
+from fassst_ros.msg import InstanceArray
+from fassst_ros.ros.process import process
+from fassst_ros.types import FassstError, InputError
+
+MESSAGE_TYPE = "fassst_ros/msg/InstanceArray"
+
+
+def emit(event: str, **values: Any) -> None:
+    """One JSON line on standard output."""
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+def activate(node: Node, target: str, timeout: float) -> None:
+    """Configure and activate the lifecycle node `target`. Raises InputError if it refuses or is not there."""
+    client = node.create_client(ChangeState, f"{target}/change_state")
+    try:
+        if not client.wait_for_service(timeout_sec=timeout):
+            raise InputError(f"no lifecycle node {target} after {timeout:g} s. Did its process start?")
+        for name, transition in (
+            ("configure", Transition.TRANSITION_CONFIGURE),
+            ("activate", Transition.TRANSITION_ACTIVATE),
+        ):
+            emit("state", state=name)
+            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            rclpy.spin_until_future_complete(node, future, timeout_sec=timeout)
+            answer = future.result() if future.done() else None
+            if answer is None or not answer.success:
+                reason = "did not answer" if answer is None else "refused: its log says why"
+                raise InputError(f"{target}: {name} failed: the node {reason}")
+        emit("state", state="active")
+    finally:
+        node.destroy_client(client)
+
+
+class Recorder:
+    """Writes each InstanceArray into the bag as it came, and says so on standard output."""
+
+    def __init__(self, node: Node, topic: str, target: str, path: Path) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+
+        self._target = target
+        self._writer = Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3)
+        try:
+            self._writer.open()
+        except (WriterError, OSError) as err:
+            raise InputError(
+                f"cannot write the bag {path}: {err}. Give a folder that does not exist"
+            ) from err
+        self._connection = self._writer.add_connection(topic, MESSAGE_TYPE, typestore=typestore())
+        profile = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+        node.create_subscription(InstanceArray, topic, self._on_instances, profile, raw=True)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_instances(self, raw: bytes) -> None:
+        received = time.time_ns()
+        message = deserialize_message(raw, InstanceArray)
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        self._writer.write(self._connection, received, raw)
+        emit("instances", stamp=stamp, received=received, count=len(message.instances), model=message.model)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        own = self._target.strip("/").replace("/", ".")
+        for status in message.status:
+            if own in status.name.replace("/", "."):
+                values = {pair.key: pair.value for pair in status.values}
+                emit("diagnostics", name=status.name, message=status.message, values=values)
+
+    def close(self) -> None:
+        """Finish the bag."""
+        self._writer.close()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Receive until SIGINT or SIGTERM, which count as success. Raises FassstError."""
+    with process("receive") as node:
+        topic = options.topic or f"{options.node}/instances"
+        recorder = Recorder(node, topic, options.node, options.bag)
+        try:
+            if options.activate:
+                activate(node, options.node, options.timeout)
+            end = time.monotonic() + options.timeout
+            while not node.count_publishers(topic):
+                if time.monotonic() > end:
+                    raise InputError(
+                        f"nobody publishes {topic} after {options.timeout:g} s. Is the node active?"
+                    )
+                rclpy.spin_once(node, timeout_sec=0.05)
+            emit("ready", topic=topic)
+            rclpy.spin(node)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            recorder.close()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="receive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--node", required=True, help="full name of the segmentation node")
+    parser.add_argument("--topic", default="", help="InstanceArray topic (NODE/instances)")
+    parser.add_argument("--bag", type=Path, required=True, help="folder of the bag to write; must not exist")
+    parser.add_argument("--activate", action="store_true", help="configure and activate the node first")
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, help="for each step, in seconds (%(default)s)"
+    )
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return run(options)
+    except FassstError as err:
+        print(f"receive: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
