@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fassst_ros.config import RuntimeOptions, SegmentOptions, from_mapping
+from fassst_ros.cli import add_settings, read_settings
+from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.evaluation.coco import evaluate_predictions
 from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.pipeline import Segmenter
@@ -38,17 +39,13 @@ class Answers:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst eval`."""
-    known = {f.name: f.metadata for f in dataclasses.fields(RuntimeOptions)}
-    parser.add_argument("model", nargs="?", default="", help=known["model"]["doc"])
+    model = next(f for f in dataclasses.fields(RuntimeOptions) if f.name == "model")
+    parser.add_argument("model", nargs="?", default="", help=model.metadata["doc"])
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instance annotations (.json)")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    for name in ("runtime", "precision"):
-        parser.add_argument(
-            f"--{name}", choices=known[name]["choices"], default=None, help=known[name]["doc"]
-        )
-    parser.add_argument("--threads", type=int, default=0, help=known["threads"]["doc"])
     parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
     parser.add_argument("--json", type=Path, dest="json_file", help="write the results to this file")
+    add_settings(parser, RuntimeOptions, "runtime", skip=("model",))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,11 +61,8 @@ def run(args: argparse.Namespace) -> int:
     _check_folder(args.images, entries)
     if args.json_file is not None:
         _check_writable(args.json_file)
-    chosen = {"model": args.model, "threads": args.threads}
-    chosen |= {name: value for name in ("runtime", "precision") if (value := getattr(args, name))}
-    with Segmenter.open(
-        from_mapping(RuntimeOptions, chosen, "fassst eval"), OPTIONS, console.log
-    ) as segmenter:
+    options = dataclasses.replace(read_settings(args, RuntimeOptions, skip=("model",)), model=args.model)
+    with Segmenter.open(options, OPTIONS, console.log) as segmenter:
         card, runtime = segmenter.card, segmenter.runtime
         segmenter.warm_up()
         answers = segment_images(segmenter, entries, args.images, console)

@@ -183,8 +183,9 @@ class CocoInstances:
         for annotation in raw["annotations"]:
             self._read_annotation(annotation, records, categories)
         self._records = list(records.values())
-        #: Indices of the images that show at least one object.
-        self.with_objects = [i for i, r in enumerate(self._records) if r.labels] or list(range(len(self._records)))
+        shown = [i for i, record in enumerate(self._records) if record.labels]
+        #: Indices of the images that show an object; of all images where none does.
+        self.with_objects: Sequence[int] = shown or range(len(self._records))
         if not self._records:
             raise InputError(
                 f"{annotation_file}: no usable image; first defects: {'; '.join(self.warnings[:3])}"

@@ -238,6 +238,18 @@ def test_weights_choose_the_set(sets: list[CocoInstances]) -> None:
     assert share == pytest.approx(0.75, abs=0.07)
 
 
+def test_images_without_objects_are_rare_but_not_absent(tmp_path: Path) -> None:
+    entries = [image_entry(tmp_path, i, 40, 40) for i in range(1, 21)]
+    boxes = [rectangle_annotation(1, 1, 5, 5, 35, 35)]
+    dataset = CocoInstances(write_coco(tmp_path, entries, boxes), tmp_path, CLASSES)
+    options = dataclasses.replace(GEOMETRY_ONLY, mosaic=0, scale=(1, 1), aspect=(1, 1))
+    mixed = MixedSamples([dataset], [1], (32, 32), 300, options=options)
+    share = np.mean([len(mixed[i].boxes) for i in range(300)])
+    assert 0.6 < share < 1
+    empty = CocoInstances(write_coco(tmp_path, entries, []), tmp_path, CLASSES)
+    assert len(MixedSamples([empty], [1], (32, 32), 1)[0].boxes) == 0
+
+
 def test_broken_image_is_named_and_replaced(
     sets: list[CocoInstances], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
