@@ -204,7 +204,7 @@ class FASSST(SegmentationNetwork):
 
     def features(self, images: Tensor) -> Features:
         """(B, H, W, 3) uint8 RGB -> the backbone's features."""
-        return self.backbone(images.permute(0, 3, 1, 2).float())
+        return self.backbone(images.float().permute(0, 3, 1, 2))  # TensorRT transposes no uint8
 
     def forward(self, images: Tensor) -> RawOutputs:
         features = self.features(images)
