@@ -124,9 +124,7 @@ class GraphRuntime(ABC):
         """Release what the constructor took; called once."""
 
 
-def check_feeds(
-    inputs: tuple[TensorSpec, ...], feeds: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
+def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The feeds in the order of `inputs`, contiguous. Raises InputError if names, shapes or types differ."""
     names = [spec.name for spec in inputs]
     if set(feeds) != set(names):

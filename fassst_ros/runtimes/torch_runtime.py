@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fassst_ros.card import ModelCard, load_card, sha256
 from fassst_ros.config import RuntimeOptions
-from fassst_ros.runtimes.base import INPUT_NAME, OUTPUT_NAMES, GraphRuntime, Log, default_log, usable_cores
+from fassst_ros.runtimes.base import INPUT_NAME, GraphRuntime, Log, default_log, usable_cores
 from fassst_ros.runtimes.specs import expected_specs
 from fassst_ros.types import ConfigError, ModelError, RuntimeUnavailable
 
