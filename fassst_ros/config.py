@@ -83,7 +83,7 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
         return ConfigError(f"{source}: {name} = {value!r}; expected {expected} ({meta['doc']})")
 
     if kind == tuple[str, ...]:
-        if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             raise fail("a list of strings")
         return tuple(v for v in value if v)
     if kind is bool:
@@ -98,7 +98,7 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise fail("a number")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise fail("a finite number")
     if kind is int and value != int(value):
         raise fail("a whole number")
@@ -114,7 +114,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     Raises ConfigError for an unknown name, a wrong type or a value out of range.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(str(name) for name in values if name not in fields)
     if unknown:
         raise ConfigError(f"{source}: unknown setting {', '.join(unknown)}; known: {', '.join(fields)}")
     hints = get_type_hints(cls)
