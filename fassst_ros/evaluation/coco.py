@@ -131,15 +131,12 @@ def _detections(
     _, _, mask_api = _library()
     masks, boxes = [], []
     for image_id, instances in predictions.items():
-        for i, mask in enumerate(instances.masks):
+        for i, runs in enumerate(instances.to_rle()):
             class_id = int(instances.class_ids[i])
             if class_id not in counted[image_id]:
                 continue
-            dense = np.zeros(instances.size, np.uint8, order="F")
-            h, w = mask.bits.shape
-            dense[mask.y : mask.y + h, mask.x : mask.x + w] = mask.bits
             common = {"image_id": image_id, "category_id": class_id, "score": float(instances.scores[i])}
-            masks.append({**common, "segmentation": mask_api.encode(dense)})
+            masks.append({**common, "segmentation": mask_api.frPyObjects(runs, *instances.size)})
             x0, y0, x1, y1 = (float(v) for v in instances.boxes[i])
             boxes.append({**common, "bbox": [x0, y0, x1 - x0, y1 - y0]})
     return masks, boxes

@@ -101,14 +101,14 @@ def oracle(
     """The numbers of pycocotools, by its own summary."""
     results: list[dict[str, Any]] = []
     for image_id, instances in predictions.items():
-        for i, rle in enumerate(instances.to_rle()):
+        for i, dense in enumerate(instances.to_dense()):
             result: dict[str, Any] = {
                 "image_id": image_id,
                 "category_id": category_of[int(instances.class_ids[i])],
                 "score": float(instances.scores[i]),
             }
             if kind == "segm":
-                result["segmentation"] = oracle_mask.frPyObjects(rle, *rle["size"])
+                result["segmentation"] = oracle_mask.encode(np.asfortranarray(dense.astype(np.uint8)))
             else:
                 x0, y0, x1, y1 = instances.boxes[i].tolist()
                 result["bbox"] = [x0, y0, x1 - x0, y1 - y0]
