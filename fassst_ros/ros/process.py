@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rclpy
@@ -16,8 +17,10 @@ def process(name: str) -> Iterator[Node]:
     """The node `name` for the time of a with block; SIGINT and SIGTERM raise KeyboardInterrupt in it.
 
     rclpy's own handlers are left out: they shut the context down under a publisher that still sends.
+    Python handles signals between its own instructions only: do not block in rclpy, use `spin_until`.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node(name)
@@ -27,3 +30,14 @@ def process(name: str) -> Iterator[Node]:
             node.destroy_node()
     finally:
         rclpy.shutdown()
+
+
+def spin_until(node: Node, condition: Callable[[], bool], timeout: float) -> bool:
+    """Run callbacks until `condition` holds or `timeout` seconds have passed; says whether it holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        rclpy.spin_once(node, timeout_sec=min(left, 0.1))
+    return True

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -27,7 +27,7 @@ from rclpy.serialization import deserialize_message
 
 from fassst_ros.bag import typestore
 from fassst_ros.msg import InstanceArray
-from fassst_ros.ros.process import process
+from fassst_ros.ros.process import process, spin_until
 from fassst_ros.types import FassstError, InputError
 
 MESSAGE_TYPE = "fassst_ros/msg/InstanceArray"
@@ -42,7 +42,7 @@ def activate(node: Node, target: str, timeout: float) -> None:
     """Configure and activate the lifecycle node `target`. Raises InputError if it refuses or is not there."""
     client = node.create_client(ChangeState, f"{target}/change_state")
     try:
-        if not client.wait_for_service(timeout_sec=timeout):
+        if not spin_until(node, client.service_is_ready, timeout):
             raise InputError(f"no lifecycle node {target} after {timeout:g} s. Did its process start?")
         for name, transition in (
             ("configure", Transition.TRANSITION_CONFIGURE),
@@ -50,11 +50,12 @@ def activate(node: Node, target: str, timeout: float) -> None:
         ):
             emit("state", state=name)
             future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            rclpy.spin_until_future_complete(node, future, timeout_sec=timeout)
-            answer = future.result() if future.done() else None
-            if answer is None or not answer.success:
-                reason = "did not answer" if answer is None else "refused: its log says why"
-                raise InputError(f"{target}: {name} failed: the node {reason}")
+            if not spin_until(node, future.done, timeout):
+                raise InputError(
+                    f"{target}: {name} took more than {timeout:g} s. Is it still loading a model?"
+                )
+            if not future.result().success:
+                raise InputError(f"{target}: {name} failed; the node's log says why")
         emit("state", state="active")
     finally:
         node.destroy_client(client)
@@ -106,17 +107,12 @@ def run(options: argparse.Namespace) -> int:
         try:
             if options.activate:
                 activate(node, options.node, options.timeout)
-            end = time.monotonic() + options.timeout
-            while not node.count_publishers(topic):
-                if time.monotonic() > end:
-                    raise InputError(
-                        f"nobody publishes {topic} after {options.timeout:g} s. Is the node active?"
-                    )
-                rclpy.spin_once(node, timeout_sec=0.05)
+            if not spin_until(node, lambda: node.count_publishers(topic) > 0, options.timeout):
+                raise InputError(f"nobody publishes {topic} after {options.timeout:g} s. Is the node active?")
             emit("ready", topic=topic)
-            rclpy.spin(node)
+            spin_until(node, lambda: False, math.inf)
         except KeyboardInterrupt:
-            return 0
+            pass
         finally:
             recorder.close()
     return 0
