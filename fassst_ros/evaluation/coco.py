@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fassst_ros.card import ClassInfo
-from fassst_ros.training.datasets import parse_shape, read_coco
+from fassst_ros.coco_format import parse_shape, read_coco
 from fassst_ros.types import ConfigError, InputError, Instances
 
 

@@ -17,11 +17,11 @@ from rich.progress import track
 from rich.table import Table
 
 from fassst_ros.cli import add_settings, read_settings
+from fassst_ros.coco_format import load_image, read_coco
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.evaluation.coco import evaluate_predictions
 from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.pipeline import Segmenter
-from fassst_ros.training.datasets import load_image, read_coco
 from fassst_ros.types import ConfigError, Frame, InputError, Instances
 
 #: AP is the area under a curve over all scores: keep what a user of the node would drop.

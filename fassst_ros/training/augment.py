@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fassst_ros.training.datasets import Sample, Shape
+from fassst_ros.coco_format import Shape
+from fassst_ros.training.datasets import Sample
 from fassst_ros.types import Float32Array, InputError, RoiMask, UInt8Array
 
 _GREY = 114  # outside the image

@@ -9,7 +9,8 @@ import pytest
 from coco_files import CATEGORIES, CLASSES, image_entry, rectangle, rectangle_annotation, write_coco
 from pycocotools import mask as oracle
 
-from fassst_ros.training.datasets import CocoInstances, decode_rle
+from fassst_ros.coco_format import decode_rle
+from fassst_ros.training.datasets import CocoInstances
 from fassst_ros.types import InputError, RoiMask
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_street"
