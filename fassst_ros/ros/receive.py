@@ -88,9 +88,8 @@ class Recorder:
         emit("instances", stamp=stamp, received=received, count=len(message.instances), model=message.model)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        own = self._target.strip("/").replace("/", ".")
         for status in message.status:
-            if own in status.name.replace("/", "."):
+            if status.name.startswith(f"{self._target.lstrip('/')}:"):
                 values = {pair.key: pair.value for pair in status.values}
                 emit("diagnostics", name=status.name, message=status.message, values=values)
 

@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Demo: real street frames through the lifecycle node, as on a robot (`make run`).
+
+Three processes talk over DDS: the segmentation node, a bag player that acts as the camera
+(2048x1024 at 10 Hz) and a receiver of InstanceArray. Pictures, summary.json, the results as a bag and
+the processes' logs are in out/ afterwards. Exit status 0: frames were segmented and instances found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from demo_processes import DemoError, Family, environment, free_domain
+from demo_report import Tally, read_results, summary, write_overlays, write_summary
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from fassst_ros.bag import ImageBag
+from fassst_ros.card import load_card
+from fassst_ros.models import resolve_model
+from fassst_ros.types import FassstError
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "test/data/street_sample"
+PROFILE = ROOT / "config/fastdds_large_images.xml"
+NODE, CAMERA = "segment", "/camera/image_raw"
+#: After the last frame was sent, results are awaited until none has come for so long, in seconds.
+QUIET = 5.0
+
+
+class Screen:
+    """A live view on a terminal, and plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._last, self._printed = "", 0.0
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def progress(self, text: str) -> None:
+        """What is being waited for."""
+        if self._console.is_terminal:
+            self._live.update(Text(f"{text} ..."))
+        elif text != self._last:
+            print(f"{text} ...", flush=True)
+            self._last = text
+
+    def show(self, tally: Tally, final: bool = False) -> None:
+        """The counts; plain lines come once a second."""
+        if self._console.is_terminal:
+            self._live.update(tally.table(), refresh=final)
+        elif final or time.monotonic() - self._printed > 1:
+            print(tally.line(), flush=True)
+            self._printed = time.monotonic()
+
+
+def prepare(out: Path) -> Path:
+    """Make `out` and remove what an earlier demo left there. Returns the folder for logs."""
+    logs = out / "logs"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for file in [*out.glob("overlay_*.jpg"), out / "summary.json"]:
+            file.unlink(missing_ok=True)
+        for folder in (logs, out / "results"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        logs.mkdir()
+    except OSError as err:
+        raise DemoError(f"cannot write to {out}: {err}. Give another folder with --out") from err
+    return logs
+
+
+def wait_until_ready(family: Family, tally: Tally, screen: Screen) -> None:
+    """Until the node is active and the receiver hears it. Raises DemoError if a process fails."""
+    screen.progress("starting the node")
+    words = {
+        "configure": "loading and warming up the model",
+        "activate": "activating",
+        "active": "connecting",
+    }
+    while True:
+        item = family.next_event(0.1)
+        if item is None:
+            continue
+        event = item[1]
+        tally.add(event)
+        if event["event"] == "ready":
+            return
+        if event["event"] == "state":
+            screen.progress(words[event["state"]])
+
+
+def watch(family: Family, tally: Tally, screen: Screen) -> None:
+    """Until the bag has been played and the results are in. Raises DemoError if a process fails."""
+    player = family.children["replay"].process
+    heard = time.monotonic()
+    while True:
+        item = family.next_event(0.1)
+        if item is not None:
+            tally.add(item[1])
+            if item[1]["event"] in ("published", "instances"):
+                heard = time.monotonic()
+            if item[1]["event"] in ("skipped", "warning"):
+                print(f"replay: {item[1]['reason']}", file=sys.stderr)
+        if tally.published:
+            screen.show(tally)
+        else:
+            screen.progress("starting the bag player")
+        if item is None and player.poll() is not None:
+            silent = time.monotonic() - heard
+            if (tally.complete and tally.counted_by_node()) or silent > QUIET:
+                return
+
+
+def play(options: argparse.Namespace, model: Path, logs: Path, tally: Tally) -> None:
+    """Run the three processes over the bag; fills `tally` and out/results."""
+    domain = options.domain or free_domain()
+    print(f"ROS_DOMAIN_ID={domain}, logs in {logs}", flush=True)
+    with Screen() as screen, Family(environment(PROFILE, logs, domain), logs) as family:
+        family.start(
+            *("node", "fassst_ros.ros.node", "--ros-args", "-r", f"__node:={NODE}", "-r", f"image:={CAMERA}"),
+            *("-p", f"model:={model}", "-p", f"runtime:={options.runtime}"),
+        )
+        family.start(
+            *("receive", "fassst_ros.ros.receive", "--node", f"/{NODE}", "--activate"),
+            *("--bag", str(options.out / "results")),
+        )
+        wait_until_ready(family, tally, screen)
+        family.start(
+            *("replay", "fassst_ros.ros.replay", str(options.bag), "--bag-topic", options.bag_topic),
+            *("--topic", CAMERA, "--rate", str(options.rate), "--loop", str(options.loop)),
+            *("--wait-subscribers", "1", "--events"),
+        )
+        watch(family, tally, screen)
+        family.check()
+        screen.show(tally, final=True)
+        family.end("receive")  # completes the bag of results
+
+
+def report(options: argparse.Namespace, tally: Tally, card: Any) -> int:
+    """Write pictures and summary, say where they are; returns the exit status."""
+    results = read_results(options.out / "results")
+    strangers = set(results) - set(tally.published)
+    if strangers:
+        raise DemoError(f"{len(strangers)} results for frames that were not published: stamps do not match")
+    files = write_overlays(
+        options.bag, options.bag_topic, tally.published, results, card, options.out, options.pictures
+    )
+    values = summary(tally, results, card, options.runtime, options.bag)
+    write_summary(values, options.out / "summary.json")
+    found = ", ".join(f"{count} {name}" for name, count in values["instances_by_class"].items())
+    print(
+        f"{values['frames_segmented']} of {values['frames_published']} frames segmented, "
+        f"{values['instances_total']} instances ({found or 'none'})"
+    )
+    print(f"summary: {options.out / 'summary.json'}\nresults: {options.out / 'results'} (a bag)")
+    if files:
+        print(f"pictures: {files[0]} ... {files[-1].name} ({len(files)}); open them with any image viewer")
+    if not values["frames_segmented"]:
+        raise DemoError(f"no frame was segmented; see the logs in {options.out / 'logs'}")
+    if not values["instances_total"]:
+        raise DemoError(
+            f"no instance in {len(results)} frames: model {values['model']} finds nothing in this bag"
+        )
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bag", type=Path, default=SAMPLE, help="bag of camera images (the sample bag)")
+    parser.add_argument("--bag-topic", default="", help="image topic in the bag, if it has several")
+    parser.add_argument(
+        "--model", default="", help="model file, or name of a shipped model (the default one)"
+    )
+    parser.add_argument(
+        "--runtime", default="auto", help="auto, openvino, onnxruntime, tensorrt (%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "out", help="folder for what the demo makes (out/)"
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (%(default)s)")
+    parser.add_argument("--loop", type=int, default=1, help="passes over the bag (%(default)s)")
+    parser.add_argument("--pictures", type=int, default=16, help="number of overlay pictures (%(default)s)")
+    parser.add_argument("--domain", type=int, default=0, help="ROS_DOMAIN_ID (a free one)")
+    options = parser.parse_args()
+    if not 0 < options.rate < math.inf or options.loop < 1 or not 0 <= options.domain <= 232:
+        parser.error("--rate must be a finite number above 0, --loop at least 1, --domain in 0..232")
+    return options
+
+
+def terminate(number: int, _: FrameType | None) -> None:
+    """At SIGTERM and SIGHUP: leave through every with block."""
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    """Returns the exit status."""
+    options = parse()
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGHUP, terminate)
+    try:
+        model = resolve_model(options.model)
+        card = load_card(model)
+        with ImageBag(options.bag, options.bag_topic) as bag:
+            tally = Tally(bag.count * options.loop)
+        logs = prepare(options.out)
+        play(options, model, logs, tally)
+        return report(options, tally, card)
+    except FassstError as err:
+        print(f"demo: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; all processes have ended", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
