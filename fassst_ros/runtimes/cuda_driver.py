@@ -82,10 +82,13 @@ class Driver:
                 ) from err
             function.argtypes, function.restype = arguments, c_int
             self._functions[name] = function
-        self.call("cuInit", 0)
-        count = c_int()
-        self.call("cuDeviceGetCount", ctypes.byref(count))
-        self.device_count = count.value
+        status = self.status("cuInit", 0)
+        if status != 0:
+            raise RuntimeUnavailable(
+                f"CUDA finds no GPU that it can use: cuInit: {self._describe(status)}. Check "
+                "with nvidia-smi (Jetson: tegrastats), look at CUDA_VISIBLE_DEVICES, or take another runtime"
+            )
+        self.device_count: int = self.create("cuDeviceGetCount", c_int).value
 
     def status(self, name: str, *arguments: Any) -> int:
         """Call one function; returns its CUresult, 0 for success."""
@@ -128,8 +131,8 @@ class Device:
     def __init__(self, driver: Driver, index: int) -> None:
         if index >= driver.device_count:
             raise ConfigError(
-                f"device_id {index} was asked for; this machine has {driver.device_count} GPU: expected 0 to "
-                f"{driver.device_count - 1}"
+                f"device_id {index} was asked for; CUDA shows {driver.device_count} GPU on this machine, "
+                "counted from 0. Set device_id to one of them"
             )
         self.driver = driver
         self._handle = driver.create("cuDeviceGet", c_int, index)

@@ -160,8 +160,8 @@ def progress(log: Log, seconds: float = PROGRESS_SECONDS) -> Iterator[None]:
 
 def tensor_specs(trt: Any, engine: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """(inputs, outputs) of an engine. Raises ModelError for dynamic shapes and types beyond DTYPES."""
-    kinds = trt.DataType
-    dtypes = {getattr(kinds, name): dtype for name, dtype in DTYPES.items() if hasattr(kinds, name)}
+    types = trt.DataType
+    dtypes = {getattr(types, name): dtype for name, dtype in DTYPES.items() if hasattr(types, name)}
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
     for index in range(engine.num_io_tensors):
