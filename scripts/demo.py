@@ -201,8 +201,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=16, help="number of overlay pictures (%(default)s)")
     parser.add_argument("--domain", type=int, default=0, help="ROS_DOMAIN_ID (a free one)")
     options = parser.parse_args()
-    if not 0 < options.rate < math.inf or options.loop < 1 or not 0 <= options.domain <= 232:
-        parser.error("--rate must be a finite number above 0, --loop at least 1, --domain in 0..232")
+    if not 0 < options.rate < math.inf or options.loop < 1 or options.pictures < 0:
+        parser.error("--rate must be a finite number above 0, --loop 1 or more, --pictures 0 or more")
+    if not 0 <= options.domain <= 232:
+        parser.error(f"--domain is {options.domain}; expected 1 to 232, or 0 for a free one")
     return options
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -244,6 +245,74 @@ def test_cpp_refuses_a_damaged_message(
     result = run(program, bytes(raw), tmp_path)
     assert result.returncode == 3
     assert words in result.stderr
+
+
+# Messages as the node makes them
+
+
+def node_bytes(instances: Instances) -> bytes:
+    """The message that the node publishes, serialised by the middleware."""
+    pytest.importorskip("rclpy", reason="no rclpy: messages encoded by the node are not tested")
+    from builtin_interfaces.msg import Time
+    from rclpy.serialization import serialize_message
+    from std_msgs.msg import Header
+
+    from fassst_ros.ros.messages import to_message
+
+    header = Header(stamp=Time(sec=7, nanosec=8), frame_id="camera_front_optical")
+    names = {number: f"class {number}" for number in range(1, 256)}
+    return bytes(serialize_message(to_message(instances, header, "model 1", names)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cpp_and_python_decode_what_the_node_encodes(
+    store: Any, program: Path, tmp_path: Path, seed: int
+) -> None:
+    expected = random_instances(seed, count=1 + 3 * seed)
+    raw = node_bytes(expected)
+    assert_same(decode(store.deserialize_cdr(raw, TYPE)), expected)
+    assert assert_cpp_agrees(program, raw, expected, tmp_path)["nanosec"] == 8
+
+
+def test_python_decodes_a_message_of_rclpy() -> None:
+    expected = random_instances(3)
+    raw = node_bytes(expected)
+    from fassst_ros.msg import InstanceArray
+    from rclpy.serialization import deserialize_message
+
+    assert_same(decode(deserialize_message(raw, InstanceArray)), expected)
+
+
+def test_the_maps_are_those_of_the_node() -> None:
+    pytest.importorskip("rclpy", reason="no rclpy: the node's maps are not compared")
+    from std_msgs.msg import Header
+
+    from fassst_ros.ros import messages
+
+    expected = random_instances(4, count=20)
+    ids = messages.instance_map(expected, Header())
+    classes = messages.class_map(expected, Header())
+    np.testing.assert_array_equal(
+        np.frombuffer(ids.data, np.uint16).reshape(ids.height, ids.width), instance_map(expected)
+    )
+    np.testing.assert_array_equal(
+        np.frombuffer(classes.data, np.uint8).reshape(classes.height, classes.width), class_map(expected)
+    )
+
+
+def test_the_header_takes_the_types_of_rosidl(tmp_path: Path) -> None:
+    """As a planner's rclcpp node uses it, with the C++ messages of the colcon build."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    prefixes = {Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p}
+    includes = [folder for prefix in prefixes for folder in (prefix / "include").glob("*") if folder.is_dir()]
+    built = any((folder / "fassst_ros/msg/instance_array.hpp").is_file() for folder in includes)
+    if compiler is None or not built:
+        pytest.skip("no C++ compiler, or no C++ messages (colcon build) in AMENT_PREFIX_PATH")
+    binary = tmp_path / "rosidl_test"
+    flags = [f"-I{ROOT / 'include'}", *(f"-I{folder}" for folder in includes)]
+    source = ROOT / "test/cpp/rosidl_test.cpp"
+    subprocess.run([compiler, "-std=c++17", *flags, str(source), "-o", str(binary)], check=True)
+    assert subprocess.run([binary], capture_output=True, text=True, check=True).stdout == "4 3 0 1\n"
 
 
 # The page
