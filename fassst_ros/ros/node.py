@@ -56,7 +56,7 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
         self._inputs: list[Input] = []
         self._worker: Worker | None = None
         self._diagnostics = Diagnostics(self)
-        self._parameters = Parameters(self, self._is_configured, self._check, self._apply)
+        self._checked = Parameters(self, self._is_configured, self._check, self._apply)
         # Reports and supervision must go on when simulated time stands still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = self.settings.node.diagnostics_period
@@ -74,7 +74,7 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
     @property
     def settings(self) -> Settings:
         """The parameters in force."""
-        return self._parameters.current
+        return self._checked.current
 
     # Lifecycle
 
@@ -221,7 +221,10 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
             check_options(settings.segment, self._segmenter.card)
 
     def _apply(self, settings: Settings) -> None:
-        self._reporter.timer_period_ns = int(settings.node.diagnostics_period * 1e9)
+        period = int(settings.node.diagnostics_period * 1e9)
+        if self._reporter.timer_period_ns != period:
+            self._reporter.timer_period_ns = period
+            self._reporter.reset()  # else it would first wait out the old period
         if self._segmenter is not None and self._segmenter.options != settings.segment:
             self._segmenter.options = settings.segment
             self._publish_labels()
@@ -291,7 +294,7 @@ def main(args: Sequence[str] | None = None) -> int:
     _on_signal(react)
     try:
         while rclpy.ok() and not ended.is_set():
-            executor.spin_once()
+            spin_once(executor, node)
     except ExternalShutdownException:
         node.end()
     finally:
@@ -299,6 +302,22 @@ def main(args: Sequence[str] | None = None) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def spin_once(executor: SingleThreadedExecutor, node: LifecycleNode, timeout: float | None = None) -> bool:
+    """Run what is ready, or wait for it up to `timeout` seconds. False if a callback failed.
+
+    rclpy lets the error of a callback end the executor, and so the process. A parameter request with a
+    type that does not exist is enough for it, so errors are logged here instead.
+    """
+    try:
+        executor.spin_once(timeout_sec=timeout)
+    except ExternalShutdownException:
+        raise
+    except Exception:
+        node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}", throttle_duration_sec=1.0)
+        return False
+    return True
 
 
 def _on_signal(react: Callable[[str], object]) -> None:

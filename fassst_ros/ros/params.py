@@ -159,6 +159,8 @@ class Parameters:
                 point = " (numbers of type double need a decimal point)" if KINDS[name] is float else ""
                 raise ConfigError(f"parameter {name}: {err}. Expected: {explain(name)}{point}") from err
         self.current = build(values)
+        if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
+            node.add_pre_set_parameters_callback(_integers_as_doubles)
         node.add_on_set_parameters_callback(self._on_set)
         self._post_set = hasattr(node, "add_post_set_parameters_callback")  # not in Humble
         if self._post_set:
@@ -194,6 +196,16 @@ class Parameters:
                     f"unconfigured first (`ros2 lifecycle set {node} deactivate`, then `cleanup`), set it "
                     "and configure again"
                 )
+
+
+def _integers_as_doubles(changes: list[Parameter[Any]]) -> list[Parameter[Any]]:
+    """`ros2 param set ... 1` sends an integer, which rclpy would refuse for a double."""
+    return [
+        Parameter(c.name, Parameter.Type.DOUBLE, float(c.value))
+        if KINDS.get(c.name) is float and c.type_ == Parameter.Type.INTEGER
+        else c
+        for c in changes
+    ]
 
 
 def _flat(settings: Settings) -> dict[str, Any]:

@@ -21,8 +21,9 @@ RAW_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 _LARGE = (
-    "large frames do not fit the default shared memory of Fast DDS: set "
-    "FASTRTPS_DEFAULT_PROFILES_FILE to fassst_ros/config/fastdds_large_images.xml, or "
+    "frames above 0.5 MB do not fit the shared memory of a stock Fast DDS: set "
+    "FASTDDS_DEFAULT_PROFILES_FILE (before Kilted: FASTRTPS_DEFAULT_PROFILES_FILE) to "
+    "share/fassst_ros/config/fastdds_large_images.xml, or "
     "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA, for camera and node"
 )
 

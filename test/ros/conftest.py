@@ -1,0 +1,240 @@
+"""Real rclpy, real DDS: the node under test and a driver node that talks to it as a user would."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import importlib.util
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Tests that run at the same time on one machine must not hear each other; set before rclpy starts.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+import rclpy  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from fassst_ros.msg import InstanceArray  # noqa: E402
+from fassst_ros.ros.node import SegmentNode, spin_once  # noqa: E402
+
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+    "unconfigured_shutdown": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    "inactive_shutdown": Transition.TRANSITION_INACTIVE_SHUTDOWN,
+    "active_shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
+}
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """The first true value of `condition`; fails the test after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"not within {timeout} s: {condition.__name__} in {condition.__code__}")
+        time.sleep(0.01)
+    return value
+
+
+def make_image(
+    height: int = 48, width: int = 64, value: int = 255, stamp: int = 1, frame_id: str = "camera"
+) -> Image:
+    """An rgb8 image of one grey; stamp in nanoseconds."""
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+    message.header.frame_id = frame_id
+    message.data = array.array("B", np.full(height * width * 3, value, np.uint8).tobytes())
+    return message
+
+
+class Spinner:
+    """Spins one node in a thread of its own until `stop`."""
+
+    def __init__(self, node: Any, context: Context) -> None:
+        self.node = node
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(node)
+        self.failures = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            while not self._stopping.is_set():
+                self.failures += not spin_once(self.executor, self.node, timeout=0.1)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the executor does not come to an end"
+        self.executor.shutdown()
+        self.node.destroy_node()
+
+
+class Driver:
+    """A user of the node: transitions, parameters, images in, results out; all by DDS."""
+
+    def __init__(self, context: Context, target: SegmentNode) -> None:
+        self.node = rclpy.create_node("driver", context=context)
+        self._tested = target
+        self._target = target.get_fully_qualified_name()
+        self._spinner = Spinner(self.node, context)
+
+    def stop(self) -> None:
+        self._spinner.stop()
+
+    def call(self, kind: type[Any], name: str, request: Any, timeout: float = 20.0) -> Any:
+        """The response of service `name` of the node under test."""
+        client = self.node.create_client(kind, f"{self._target}/{name}")
+        try:
+            assert client.wait_for_service(timeout), f"no service {name}"
+            future = client.call_async(request)
+            wait_until(future.done, timeout)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def change(self, transition: str) -> bool:
+        """Ask for a transition; True if it succeeded."""
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition]
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    @property
+    def state(self) -> str:
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def set(self, name: str, value: Any) -> Any:
+        """Set one parameter; the SetParametersResult."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "set_parameters", request).results[0]
+
+    def describe(self, name: str) -> Any:
+        request = DescribeParameters.Request(names=[name])
+        return self.call(DescribeParameters, "describe_parameters", request).descriptors[0]
+
+    def publisher(self, kind: type[Any], topic: str, qos: QoSProfile | int = 5, matched: bool = True) -> Any:
+        """A publisher that waits until a subscription matched it."""
+        publisher = self.node.create_publisher(kind, topic, qos)
+        if matched:
+            wait_until(publisher.get_subscription_count)
+        return publisher
+
+    def collect(self, kind: type[Any], topic: str, qos: QoSProfile | int = 10) -> list[Any]:
+        """A list that grows by each message of a topic of the node; waits until it is connected."""
+        came: list[Any] = []
+        full = topic if topic.startswith("/") else f"{self._target}/{topic}"
+        self.node.create_subscription(kind, full, came.append, qos)
+
+        def connected() -> bool:
+            own = [p for p in self._tested.publishers if p.topic_name == full]
+            return any(p.get_subscription_count() for p in own)
+
+        wait_until(connected)
+        return came
+
+
+class Bench:
+    """Starts nodes under test, one at a time."""
+
+    def __init__(self, context: Context, model: Path) -> None:
+        self.context = context
+        self.model = model
+        self.failures = 0  # callbacks of the node that are meant to fail in this test
+        self._open: list[Any] = []
+
+    def start(
+        self, name: str = "segment_node", arguments: tuple[str, ...] = (), **parameters: Any
+    ) -> tuple[SegmentNode, Driver]:
+        """A node with the tiny model; arguments: as behind --ros-args."""
+        values = {"model": str(self.model), "runtime": "onnxruntime", "threads": 1, **parameters}
+        node = SegmentNode(
+            name,
+            context=self.context,
+            cli_args=["--ros-args", *arguments] if arguments else None,
+            parameter_overrides=[Parameter(n, value=v) for n, v in values.items()],
+        )
+        spinner = Spinner(node, self.context)
+        driver = Driver(self.context, node)
+        self._open += [spinner, driver]
+        return node, driver
+
+    def active(self, **parameters: Any) -> tuple[SegmentNode, Driver]:
+        """A configured and active node."""
+        node, driver = self.start(**parameters)
+        assert driver.change("configure")
+        assert driver.change("activate")
+        return node, driver
+
+    def stop(self) -> None:
+        failures = sum(item.failures for item in self._open if isinstance(item, Spinner))
+        for item in reversed(self._open):
+            if isinstance(item, Spinner):
+                item.node.end()
+            item.stop()
+        self._open.clear()
+        assert failures == self.failures, "callbacks of the node failed, see its log"
+
+
+def segment_one(driver: Driver, publisher: Any, results: list[Any], message: Any) -> InstanceArray:
+    """Publish one image and return its InstanceArray."""
+    before = len(results)
+    publisher.publish(message)
+    wait_until(lambda: len(results) > before)
+    return results[before]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """The module test/tiny_model.py."""
+    path = Path(__file__).parents[1] / "tiny_model.py"
+    spec = importlib.util.spec_from_file_location("tiny_node_model", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny_node_model"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that finds three overlapping rectangles with scores by brightness; 64x48 input."""
+    boxes = np.array([[4, 4, 30, 30], [20, 10, 60, 40], [40, 2, 50, 46]], np.float32)
+    rng = np.random.default_rng(1)
+    masks = rng.random((3, 8, 8)).astype(np.float32)
+    labels, factors = np.array([0, 1, 1], np.int32), np.array([0.95, 0.9, 0.8], np.float32)
+    return Path(tiny.make_tiny_model(tmp_path_factory.mktemp("model"), boxes, labels, factors, masks))
+
+
+@pytest.fixture(scope="session")
+def context() -> Iterator[Context]:
+    made = Context()
+    rclpy.init(context=made)
+    yield made
+    made.try_shutdown()
+
+
+@pytest.fixture
+def bench(context: Context, tiny_path: Path) -> Iterator[Bench]:
+    made = Bench(context, tiny_path)
+    yield made
+    made.stop()
