@@ -85,9 +85,7 @@ class ModelCard:
                 raise TypeError(f"the top level is a {type(raw).__name__}, not an object")
             if raw.pop("format", None) != FORMAT:
                 raise ValueError(f"'format' is not {FORMAT}")
-            raw["classes"] = tuple(
-                ClassInfo(**{**c, "color": tuple(c["color"])}) for c in raw["classes"]
-            )
+            raw["classes"] = tuple(ClassInfo(**{**c, "color": tuple(c["color"])}) for c in raw["classes"])
             raw["masks"] = MaskInfo(**raw["masks"])
             return cls(**raw)
         except (ValueError, TypeError, KeyError) as err:
@@ -128,7 +126,9 @@ def load_card(model: Path) -> ModelCard:
     card = ModelCard.from_json(text, str(path))
     expected = card.files.get(model.name)
     if expected is None:
-        raise ModelError(f"{path} does not list {model.name} (it lists: {', '.join(card.files) or 'nothing'})")
+        raise ModelError(
+            f"{path} does not list {model.name} (it lists: {', '.join(card.files) or 'nothing'})"
+        )
     actual = sha256(model)
     if actual != expected:
         raise ModelError(

@@ -63,7 +63,9 @@ def save_weights(network: SegmentationNetwork, card: ModelCard, path: Path) -> N
     card_path(path).write_text(card.to_json(), encoding="utf-8")
 
 
-def export_model(network: SegmentationNetwork, card: ModelCard, folder: Path) -> tuple[Path, dict[str, float]]:
+def export_model(
+    network: SegmentationNetwork, card: ModelCard, folder: Path
+) -> tuple[Path, dict[str, float]]:
     """Write NAME.onnx, NAME.safetensors and NAME.json; returns the .onnx path and its parity errors.
 
     Weights are rounded to float16 first, so that all files hold the same numbers.
@@ -119,7 +121,9 @@ def _write_onnx(network: SegmentationNetwork, card: ModelCard, example: Any, pat
     onnx.save(model, str(path))
 
 
-def parity(network: SegmentationNetwork, model: Path, images: NDArray[np.uint8] | None = None) -> dict[str, float]:
+def parity(
+    network: SegmentationNetwork, model: Path, images: NDArray[np.uint8] | None = None
+) -> dict[str, float]:
     """Largest absolute difference of each output between torch and ONNX Runtime, both in float32.
 
     images (n, H, W, 3) uint8; without them, smooth random pictures. Slots are paired by rank, ties
@@ -177,6 +181,8 @@ def run(args: argparse.Namespace) -> int:
     network, card = load_network(args.weights, **changes)
     card = dataclasses.replace(card, name=args.name or card.name)
     model, errors = export_model(network, card, args.out)
-    print(f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {network.input_size[0]}x{network.input_size[1]}")
+    print(
+        f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {network.input_size[0]}x{network.input_size[1]}"
+    )
     print("largest difference from torch: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
     return 0

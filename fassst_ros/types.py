@@ -87,9 +87,7 @@ class RoiMask:
         return np.concatenate(([np.uint32(0)], runs)) if flat[0] else runs
 
     @classmethod
-    def from_run_lengths(
-        cls, x: int, y: int, width: int, height: int, counts: Any
-    ) -> RoiMask:
+    def from_run_lengths(cls, x: int, y: int, width: int, height: int, counts: Any) -> RoiMask:
         """The inverse of `run_lengths`. Raises InputError if the runs do not fill the rectangle."""
         runs = np.asarray(counts, dtype=np.int64)
         total = int(runs.sum())
@@ -146,9 +144,7 @@ class Instances:
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Instances:
         """No instance in an image of `size` (H, W)."""
-        return cls(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), (), size
-        )
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), (), size)
 
     def to_dense(self) -> NDArray[np.bool_]:
         """(n, H, W) bool masks over the whole source image; costly, for evaluation."""

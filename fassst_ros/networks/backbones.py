@@ -34,6 +34,10 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Features:
         raise NotImplementedError
 
+    def __call__(self, images: Tensor) -> Features:  # narrows nn.Module's Any for callers
+        features: Features = super().__call__(images)
+        return features
+
     def convolutions(self) -> list[nn.Conv2d]:
         """The convolutions in the order in which they run: that of the pre-trained files."""
         return [m for m in self.modules() if isinstance(m, nn.Conv2d)]
@@ -43,7 +47,13 @@ class ConvAct(nn.Sequential):
     """Convolution with bias, then an activation."""
 
     def __init__(
-        self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, act: type[nn.Module] = nn.SiLU
+        self,
+        cin: int,
+        cout: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        act: type[nn.Module] = nn.SiLU,
     ) -> None:
         super().__init__(
             nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups), act(inplace=True)
@@ -69,7 +79,8 @@ class InvertedResidual(nn.Module):
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = F.relu6(self.depthwise(F.pad(y, (0, 1, 0, 1)) if self.stride == 2 else y))
         y = self.project(y)
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class MobileNetV2(Backbone):
@@ -79,7 +90,15 @@ class MobileNetV2(Backbone):
     """
 
     # expansion, channels, blocks, stride of each bottleneck stage (Sandler et al. 2018, table 2)
-    STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    STAGES = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
     channels = (32, 96, 320)
 
     def __init__(self, head_depth: int = 5) -> None:
@@ -92,7 +111,10 @@ class MobileNetV2(Backbone):
         self.stages = nn.ModuleList()
         cin = 32
         for expand, cout, blocks, stride in self.STAGES:
-            layers = [InvertedResidual(cin if i == 0 else cout, cout, stride if i == 0 else 1, expand) for i in range(blocks)]
+            layers = [
+                InvertedResidual(cin if i == 0 else cout, cout, stride if i == 0 else 1, expand)
+                for i in range(blocks)
+            ]
             self.stages.append(nn.Sequential(*layers))
             cin = cout
 
@@ -124,7 +146,8 @@ class CspLayer(nn.Module):
         y, side = self.main(x), self.side(x)
         for block in self.blocks:
             y = y + block(y) if self.shortcut else block(y)
-        return self.merge(torch.cat((y, side), 1))
+        merged: Tensor = self.merge(torch.cat((y, side), 1))
+        return merged
 
 
 def downsample(cin: int, cout: int) -> nn.Sequential:

@@ -59,7 +59,9 @@ class SegmentationNetwork(nn.Module):
         """
         raise NotImplementedError
 
-    def parameter_groups(self, lr: float, weight_decay: float, backbone_scale: float) -> list[dict[str, object]]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float, backbone_scale: float
+    ) -> list[dict[str, object]]:
         """Optimiser groups: the backbone learns at lr * backbone_scale; biases and norms do not decay."""
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fassst_ros.networks.backbones import BACKBONES, Features
+from fassst_ros.networks.backbones import BACKBONES, Backbone, Features
 from fassst_ros.networks.base import RawOutputs, SegmentationNetwork, Target
 from fassst_ros.networks.blocks import ConvNorm, cell_centres, fixed_pool, matrix_nms, pad_boxes, roi_crop
 from fassst_ros.networks.fassst_loss import fassst_loss
@@ -47,8 +47,13 @@ class InstanceAttention(nn.Module):
     """
 
     HEADS, KEY = 4, 32
+    centres: Tensor
+    relative: Tensor
+    prior: Tensor
 
-    def __init__(self, cin: int, stride: int, size: tuple[int, int], grid: int, classes: int, attention: bool) -> None:
+    def __init__(
+        self, cin: int, stride: int, size: tuple[int, int], grid: int, classes: int, attention: bool
+    ) -> None:
         super().__init__()
         self.grid, self.attention = grid, attention
         self.reduce = nn.Sequential(ConvNorm(cin, 128, 3, 16 // stride), ConvNorm(128, 128, 3))
@@ -59,7 +64,7 @@ class InstanceAttention(nn.Module):
         self.slots = nn.Sequential(ConvNorm(256, 256, 3), ConvNorm(256, 256, 3), ConvNorm(256, 256, 1))
         extra = 0
         if attention:
-            self.query = nn.Linear(256, self.HEADS * self.KEY)
+            self.query: nn.Module = nn.Linear(256, self.HEADS * self.KEY)
             self.key = nn.Conv2d(128 + 256, self.HEADS * self.KEY, 1)
             self.value = nn.Conv2d(128 + 256, 256, 1)
             self.mix = nn.Sequential(nn.Linear(256 + 256, 256), nn.ReLU(inplace=True))
@@ -125,14 +130,10 @@ class PyramidMask(nn.Module):
 
     def layers(self, levels: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
         """The pyramid mask layers, finest first."""
-        result: list[Tensor] = []
-        for level, lateral, smooth in zip(reversed(levels), reversed(self.lateral), reversed(self.smooth), strict=True):
-            x = lateral(level)
-            if result:
-                x = x + F.interpolate(above, size=x.shape[2:])
-            above = x
-            result.insert(0, smooth(x))
-        return result
+        sums = [lateral(level) for lateral, level in zip(self.lateral, levels, strict=True)]
+        for i in (1, 0):  # top-down
+            sums[i] = sums[i] + F.interpolate(sums[i + 1], size=sums[i].shape[2:])
+        return [smooth(x) for smooth, x in zip(self.smooth, sums, strict=True)]
 
     def crop(self, layers: list[Tensor], boxes: Tensor) -> Tensor:
         """boxes (B, n, 4) padded, xyxy in [0, 1] -> fused ROI features (B * n, d, S, S)."""
@@ -161,6 +162,7 @@ class FASSST(SegmentationNetwork):
     """
 
     mask_kind, mask_padding = "box", 0.1
+    scale: Tensor
 
     def __init__(
         self,
@@ -191,16 +193,23 @@ class FASSST(SegmentationNetwork):
         self.slots = grid * grid
         self.mask_size = (2 * roi_size, 2 * roi_size)
         self.matching, self.nms = matching, nms
-        self.backbone = BACKBONES[backbone](head_depth)
+        self.backbone: Backbone = BACKBONES[backbone](head_depth)
         self.iam = InstanceAttention(
-            self.backbone.raw_channels, self.backbone.raw_stride, self.input_size, grid, num_classes, attention
+            self.backbone.raw_channels,
+            self.backbone.raw_stride,
+            self.input_size,
+            grid,
+            num_classes,
+            attention,
         )
         self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion)
         self.dense = nn.Conv2d(128 + 256, num_classes + 4, 1)  # auxiliary, training only
         nn.init.normal_(self.dense.weight, std=0.01)
-        nn.init.constant_(self.dense.bias, 0.0)
-        self.dense.bias.data[:num_classes] = PRIOR
-        self.register_buffer("scale", torch.tensor([columns, height] * 2, dtype=torch.float32), persistent=False)
+        with torch.no_grad():
+            self.dense.bias.copy_(torch.tensor([PRIOR] * num_classes + [0.0] * 4))  # type: ignore[union-attr]
+        self.register_buffer(
+            "scale", torch.tensor([columns, height] * 2, dtype=torch.float32), persistent=False
+        )
 
     def features(self, images: Tensor) -> Features:
         """(B, H, W, 3) uint8 RGB -> the backbone's features."""

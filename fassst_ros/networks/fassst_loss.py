@@ -30,7 +30,9 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
     slots, context = network.iam(features.raw)
     gt_boxes = [t["boxes"] / network.scale for t in targets]
     matches = [
-        match_slots(slots.logits[i], slots.boxes[i], network.iam.centres, t["labels"], gt_boxes[i], network.matching)
+        match_slots(
+            slots.logits[i], slots.boxes[i], network.iam.centres, t["labels"], gt_boxes[i], network.matching
+        )
         for i, t in enumerate(targets)
     ]
     count = max(1, sum(len(s) for s, _ in matches))
@@ -43,7 +45,12 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
 
 
 def _slot_losses(
-    slots: Slots, targets: list[Target], gt_boxes: list[Tensor], matches: list[tuple[Tensor, Tensor]], scale: Tensor, count: int
+    slots: Slots,
+    targets: list[Target],
+    gt_boxes: list[Tensor],
+    matches: list[tuple[Tensor, Tensor]],
+    scale: Tensor,
+    count: int,
 ) -> dict[str, Tensor]:
     classes = torch.zeros_like(slots.logits)
     weight = torch.zeros_like(slots.logits)
@@ -57,7 +64,9 @@ def _slot_losses(
             predicted, truth = slots.boxes[i, slot], gt_boxes[i][obj]
             box = box + box_loss(predicted, truth).sum()
             iou = paired_giou(predicted.detach(), truth)[0]
-            quality = quality + F.binary_cross_entropy_with_logits(slots.quality[i, slot], iou, reduction="sum")
+            quality = quality + F.binary_cross_entropy_with_logits(
+                slots.quality[i, slot], iou, reduction="sum"
+            )
     cls = (sigmoid_focal(slots.logits, classes) * weight).sum()
     return {"class": CLASS * cls / count, "box": BOX * box / count, "quality": QUALITY * quality / count}
 
@@ -67,7 +76,9 @@ def _negative_weight(centres: Tensor, target: Target, scale: Tensor) -> Tensor:
     weight = target["labelled"].float().expand(len(centres), -1)
     if len(target["ignore"]):
         ignore = target["ignore"] / scale
-        inside = torch.cat((centres[:, None] - ignore[None, :, :2], ignore[None, :, 2:] - centres[:, None]), 2)
+        inside = torch.cat(
+            (centres[:, None] - ignore[None, :, :2], ignore[None, :, 2:] - centres[:, None]), 2
+        )
         weight = weight * (inside.amin(2) <= 0).all(1, keepdim=True)
     return weight
 
@@ -90,7 +101,10 @@ def _choose_rois(
 
 
 def _mask_loss(
-    network: FASSST, levels: tuple[Tensor, Tensor, Tensor], rois: list[tuple[Tensor, Tensor]], targets: list[Target]
+    network: FASSST,
+    levels: tuple[Tensor, Tensor, Tensor],
+    rois: list[tuple[Tensor, Tensor]],
+    targets: list[Target],
 ) -> Tensor:
     layers = network.pyramid.layers(levels)
     total = sum(len(obj) for _, obj in rois)
@@ -126,7 +140,10 @@ def _dense_loss(network: FASSST, context: Tensor, targets: list[Target], gt_boxe
     rows, columns = context.shape[2:]
     centres = cell_centres(rows, columns).to(context.device)
     out = network.dense(context).float().flatten(2).transpose(1, 2)  # B, P, C + 4
-    logits, distances = out[..., : network.num_classes], 0.1 * out[..., network.num_classes :].clamp(-4, 4).exp()
+    logits, distances = (
+        out[..., : network.num_classes],
+        0.1 * out[..., network.num_classes :].clamp(-4, 4).exp(),
+    )
     boxes = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), -1)
     quality = torch.zeros_like(logits)
     weight = torch.zeros_like(logits)
@@ -142,4 +159,5 @@ def _dense_loss(network: FASSST, context: Tensor, targets: list[Target], gt_boxe
         box = box + (box_loss(boxes[i, position], gt_boxes[i][obj]) * q).sum()
         total += float(q.sum())
     cls = (quality_focal(logits, quality) * weight).sum()
-    return AUXILIARY * (CLASS * cls + BOX * box) / max(1.0, total)
+    loss: Tensor = AUXILIARY * (CLASS * cls + BOX * box) / max(1.0, total)
+    return loss

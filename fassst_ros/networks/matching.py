@@ -33,7 +33,8 @@ def match_slots(
     cost = 2.0 * classes[:, gt_labels] + 2.0 * l1 - 2.0 * _pairwise_giou(boxes, gt_boxes)
     # The prior keeps each slot near its cell; without it the assignment wanders early on.
     cost = cost + 3.0 * (distance / 0.2) ** 2
-    rows, columns = linear_sum_assignment(cost.clamp(-1e4, 1e4).cpu().numpy())
+    # Non-finite predictions must reach the loss, which says so; the solver would only raise.
+    rows, columns = linear_sum_assignment(cost.nan_to_num(1e4).clamp(-1e4, 1e4).cpu().numpy())
     return torch.from_numpy(rows), torch.from_numpy(columns)
 
 
@@ -65,9 +66,12 @@ def align_tasks(
     Returns positions (k,), their objects (k,) and normalised qualities (k,). A position within
     several objects goes to the one that it overlaps best.
     """
-    inside = torch.cat(
-        (centres[:, None] - gt_boxes[None, :, :2], gt_boxes[None, :, 2:] - centres[:, None]), 2
-    ).amin(2) > 0
+    inside = (
+        torch.cat(
+            (centres[:, None] - gt_boxes[None, :, :2], gt_boxes[None, :, 2:] - centres[:, None]), 2
+        ).amin(2)
+        > 0
+    )
     middle = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
     nearest = torch.cdist(centres, middle).argmin(0)  # an object between positions has its nearest
     inside[nearest, torch.arange(gt_boxes.shape[0])] = True

@@ -10,8 +10,12 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst train`."""
     parser.add_argument("recipe", type=Path, help="YAML recipe, see config/train_street.yaml")
-    parser.add_argument("--data-root", type=Path, default=Path(), help="folder that the recipe's paths start from")
-    parser.add_argument("--run", type=Path, help="run folder; default runs/NAME. An existing one is continued")
+    parser.add_argument(
+        "--data-root", type=Path, default=Path(), help="folder that the recipe's paths start from"
+    )
+    parser.add_argument(
+        "--run", type=Path, help="run folder; default runs/NAME. An existing one is continued"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that load and augment images")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the training step; 0: all")
     parser.add_argument("--save-every", type=int, default=250, help="steps between checkpoints")

@@ -45,7 +45,7 @@ def collate(images: Sequence[TrainingImage]) -> Batch:
 
 
 class MixedSamples(Dataset[TrainingImage]):
-    """`length` augmented images; number i depends on (seed, i) alone, not on workers or order.
+    """`length` augmented images from number `first` on; number i depends on (seed, i) alone, not on workers or order.
 
     datasets: with the same classes. weights: chance of each to be drawn from, any positive scale.
     out_size: (H, W). The four images of a mosaic come from one set, as sets label different classes.
@@ -59,6 +59,7 @@ class MixedSamples(Dataset[TrainingImage]):
         length: int,
         seed: int = 0,
         options: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
+        first: int = 0,
     ) -> None:
         if not datasets or len(weights) != len(datasets) or min(weights) < 0 or sum(weights) <= 0:
             raise ConfigError(
@@ -72,12 +73,13 @@ class MixedSamples(Dataset[TrainingImage]):
         self.length = length
         self.seed = seed
         self.options = options
+        self.first = first
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> TrainingImage:
-        rng = np.random.default_rng((self.seed, index))
+        rng = np.random.default_rng((self.seed, self.first + index))
         dataset = self.datasets[int(rng.choice(len(self.datasets), p=self.weights))]
         number = 4 if rng.random() < self.options.mosaic else 1
         return augment([_draw(dataset, rng) for _ in range(number)], self.out_size, self.options, rng)
@@ -105,13 +107,14 @@ def make_loader(
     seed: int = 0,
     options: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
     pin_memory: bool = False,
+    first: int = 0,
 ) -> DataLoader[TrainingImage]:
-    """Batches over `length` images in the order of their numbers, without an incomplete last one.
+    """Batches over `length` images from number `first` on, in order, without an incomplete last one.
 
     Pass another seed for each epoch or phase: the same seed gives the same images again.
     """
     return DataLoader(
-        MixedSamples(datasets, weights, out_size, length, seed, options),
+        MixedSamples(datasets, weights, out_size, length, seed, options, first),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate,

@@ -53,7 +53,7 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
     weights = run / f"{recipe.name}.safetensors"
     started, first = time.time(), done
     end = 0
-    for phase, schedule in enumerate(recipe.schedule):
+    for schedule in recipe.schedule:
         end += schedule.steps
         if done >= end:
             continue
@@ -66,8 +66,9 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
             batch,
             (end - done) * batch,
             workers=workers,
-            seed=recipe.seed + 1000 * phase + done,
+            seed=recipe.seed,
             options=AugmentOptions(mosaic=schedule.mosaic, scale=(0.7, 2.0)),
+            first=done * batch,  # a resumed run goes on with the images that it would have seen
         )
         for images, targets in loader:
             _set_rate(optimiser, recipe, done)
@@ -76,7 +77,14 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
             _average(average, network, min(recipe.optimisation.ema, (1 + done) / (10 + done)))
             done += 1
             if done % 20 == 0 or done == recipe.steps:
-                _report(run / "log.jsonl", losses, done, recipe, optimiser, (time.time() - started) / (done - first))
+                _report(
+                    run / "log.jsonl",
+                    losses,
+                    done,
+                    recipe,
+                    optimiser,
+                    (time.time() - started) / (done - first),
+                )
             if done % save_every == 0 or done == recipe.steps:
                 _save(run / "checkpoint.pt", network, average, optimiser, done)
                 save_weights(average, _card(recipe, average, done), weights)
@@ -86,11 +94,16 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
 def _network(recipe: Recipe, schedule: Schedule) -> SegmentationNetwork:
     config = {**recipe.config, "input_size": [schedule.input_height, schedule.input_width]}
     network = build_network(recipe.network, num_classes=len(CLASS_LISTS[recipe.classes]), **config)
-    return network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _at_size(
-    recipe: Recipe, schedule: Schedule, network: SegmentationNetwork, average: SegmentationNetwork, optimiser: Any
+    recipe: Recipe,
+    schedule: Schedule,
+    network: SegmentationNetwork,
+    average: SegmentationNetwork,
+    optimiser: Any,
 ) -> tuple[SegmentationNetwork, SegmentationNetwork, torch.optim.Optimizer]:
     """The same weights and optimiser state in networks for this phase's input size."""
     if network.input_size == (schedule.input_height, schedule.input_width):
@@ -136,7 +149,9 @@ def _step(
     losses = {name: float(value.detach()) for name, value in terms.items()}
     if not math.isfinite(float(total.detach())):
         torch.save(Batch(images, targets)._asdict(), run / "bad_batch.pt")
-        raise TrainingError(f"loss is not finite: {losses}. The batch is in {run / 'bad_batch.pt'}; try a lower lr")
+        raise TrainingError(
+            f"loss is not finite: {losses}. The batch is in {run / 'bad_batch.pt'}; try a lower lr"
+        )
     optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.clip)
@@ -152,7 +167,9 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
         kept.copy_(new)
 
 
-def _report(path: Path, losses: dict[str, float], done: int, recipe: Recipe, optimiser: Any, seconds: float) -> None:
+def _report(
+    path: Path, losses: dict[str, float], done: int, recipe: Recipe, optimiser: Any, seconds: float
+) -> None:
     line = {
         "step": done,
         "loss": round(sum(losses.values()), 4),
@@ -164,11 +181,24 @@ def _report(path: Path, losses: dict[str, float], done: int, recipe: Recipe, opt
         file.write(json.dumps(line) + "\n")
     left = seconds * (recipe.steps - done) / 60
     terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
-    log.info("step %d/%d  loss %.3f (%s)  %.2f s a step, %.0f min left", done, recipe.steps, line["loss"], terms, seconds, left)
+    log.info(
+        "step %d/%d  loss %.3f (%s)  %.2f s a step, %.0f min left",
+        done,
+        recipe.steps,
+        line["loss"],
+        terms,
+        seconds,
+        left,
+    )
 
 
 def _save(path: Path, network: nn.Module, average: nn.Module, optimiser: Any, done: int) -> None:
-    state = {"network": network.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(), "done": done}
+    state = {
+        "network": network.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "done": done,
+    }
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)  # a kill while writing leaves the former one
 

@@ -71,7 +71,9 @@ def load_recipe(path: Path) -> Recipe:
     raw = load_yaml(path)
     known = set(Recipe.__dataclass_fields__)
     if set(raw) - known:
-        raise ConfigError(f"{path}: unknown entry {', '.join(sorted(set(raw) - known))}; known: {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"{path}: unknown entry {', '.join(sorted(set(raw) - known))}; known: {', '.join(sorted(known))}"
+        )
     missing = {"name", "network", "config", "classes", "data", "schedule"} - set(raw)
     if missing:
         raise ConfigError(f"{path}: missing {', '.join(sorted(missing))}")
@@ -85,7 +87,8 @@ def load_recipe(path: Path) -> Recipe:
         backbone_weights=str(raw.get("backbone_weights", "")),
         data=tuple(from_mapping(DataSource, _mapping(d, path, "data"), f"{path}: data") for d in raw["data"]),
         schedule=tuple(
-            from_mapping(Schedule, _mapping(s, path, "schedule"), f"{path}: schedule") for s in raw["schedule"]
+            from_mapping(Schedule, _mapping(s, path, "schedule"), f"{path}: schedule")
+            for s in raw["schedule"]
         ),
         optimisation=from_mapping(
             Optimisation, _mapping(raw.get("optimisation", {}), path, "optimisation"), f"{path}: optimisation"

@@ -33,9 +33,13 @@ def _from_state(path: Path) -> list[tuple[Tensor, Tensor]]:
 
 def _from_onnx(path: Path) -> list[tuple[Tensor, Tensor]]:
     import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import numpy_helper
 
-    graph = onnx.load(str(path)).graph
+    try:
+        graph = onnx.load(str(path)).graph
+    except DecodeError as err:
+        raise ValueError(f"not an ONNX file ({err})") from err
     arrays = {i.name: i for i in graph.initializer}
 
     def tensor(name: str) -> Tensor:
