@@ -45,7 +45,7 @@ def collate(images: Sequence[TrainingImage]) -> Batch:
 
 
 class MixedSamples(Dataset[TrainingImage]):
-    """`length` augmented images from number `first` on; number i depends on (seed, i) alone, not on workers or order.
+    """`length` augmented images from number `first` on; number i depends on (seed, i) alone.
 
     datasets: with the same classes. weights: chance of each to be drawn from, any positive scale.
     out_size: (H, W). The four images of a mosaic come from one set, as sets label different classes.
