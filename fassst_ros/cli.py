@@ -21,7 +21,7 @@ T = TypeVar("T")
 #: Subcommand -> (module with add_arguments(parser) and run(args) -> exit status, what it does).
 COMMANDS = {
     "predict": ("fassst_ros.predict", "segment images, folders, videos or a camera"),
-    "bench": ("fassst_ros.bench", "measure the network and every other part of a frame's way"),
+    "bench": ("fassst_ros.bench.command", "measure the network and every other part of a frame's way"),
     "eval": ("fassst_ros.evaluation.command", "measure mask AP on an annotated dataset"),
     "train": ("fassst_ros.training.command", "train a network on COCO-format data"),
     "export": ("fassst_ros.export", "export trained weights to ONNX, with a model card"),

@@ -11,26 +11,26 @@ from fassst_ros.types import ModelError
 DEFAULT_MODEL = "fassst_768_street"
 
 
-def model_folders() -> list[Path]:
-    """Existing folders of shipped models, first one first.
+def shared_folders(kind: str) -> list[Path]:
+    """Existing folders named `kind` ("models", "config") that belong to the package, first one first.
 
-    In this order: models/ of a source checkout, models/ inside the installed package,
-    share/fassst_ros/models of this Python, and of each ROS prefix in AMENT_PREFIX_PATH.
+    In this order: of a source checkout, inside the installed package, share/fassst_ros of this
+    Python, and of each ROS prefix in AMENT_PREFIX_PATH.
     """
     package = Path(__file__).resolve().parent
-    folders = [package / "models", Path(sys.prefix) / "share" / "fassst_ros" / "models"]
+    folders = [package / kind, Path(sys.prefix) / "share" / "fassst_ros" / kind]
     if (package.parent / "package.xml").is_file():
-        folders.insert(0, package.parent / "models")
+        folders.insert(0, package.parent / kind)
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if prefix:
-            folders.append(Path(prefix) / "share" / "fassst_ros" / "models")
+            folders.append(Path(prefix) / "share" / "fassst_ros" / kind)
     return [folder for folder in folders if folder.is_dir()]
 
 
 def shipped_models() -> dict[str, Path]:
     """Name -> file of each shipped model; the first folder that has a name wins."""
     found: dict[str, Path] = {}
-    for folder in model_folders():
+    for folder in shared_folders("models"):
         for path in sorted(folder.glob("*.onnx")):
             found.setdefault(path.stem, path)
     return found
@@ -54,7 +54,7 @@ def resolve_model(name: str) -> Path:
             return shipped[wanted]
         reason = f"no shipped model is named {wanted!r}"
     known = ", ".join(f"{n} ({p})" for n, p in shipped_models().items())
-    places = ", ".join(map(str, model_folders())) or "no models folder was found"
+    places = ", ".join(map(str, shared_folders("models"))) or "no models folder was found"
     raise ModelError(
         f"{reason}. Give the path of an .onnx file with its card beside it, or one of: {known or 'none'} "
         f"(looked in: {places})"

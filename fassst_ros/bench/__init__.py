@@ -1,0 +1,1 @@
+"""Speed: the network alone, every stage around it, and the real node."""

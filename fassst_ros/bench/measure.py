@@ -1,0 +1,96 @@
+"""What `fassst bench` measures with: repeated calls, percentiles, and the facts of the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fassst_ros.evaluation.latency import percentiles
+from fassst_ros.runtimes.base import usable_cores
+
+#: Packages whose versions decide over speed.
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "torch",
+)
+#: CPU flags that decide over speed.
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Percentiles of one measured part, in milliseconds. note: what was measured, for people."""
+
+    name: str
+    p50: float
+    p90: float
+    p99: float
+    repeats: int
+    note: str = ""
+
+
+def timing(name: str, milliseconds: Sequence[float], note: str = "") -> Timing:
+    """The percentiles of measured times. Raises ValueError if there are none."""
+    if not milliseconds:
+        raise ValueError(f"{name}: nothing was measured")
+    found = percentiles(milliseconds, (50, 90, 99))
+    p50, p90, p99 = (float(found[key] or 0.0) for key in ("p50", "p90", "p99"))
+    return Timing(name, p50, p90, p99, len(milliseconds), note)
+
+
+def measure(name: str, call: Callable[[], object], repeats: int, warm_up: int = 5, note: str = "") -> Timing:
+    """Time `call`, one run after the other, after `warm_up` runs that do not count."""
+    for _ in range(warm_up):
+        call()
+    milliseconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    return timing(name, milliseconds, note)
+
+
+def machine_facts() -> dict[str, str]:
+    """What a reader must know of the machine to judge the numbers."""
+    model, flags = _cpu()
+    facts = {
+        "cpu": model,
+        "cores": str(usable_cores()),
+        "cpu features": " ".join(flag for flag in FLAGS if flag in flags) or "unknown",
+        "memory": f"{_memory_gib():.0f} GiB",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load before": f"{os.getloadavg()[0]:.2f}",
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return facts
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    """Name and flags of the CPU, as Linux tells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine(), frozenset()
+    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    values = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = frozenset((values.get("flags") or values.get("Features") or "").split())
+    return values.get("model name") or platform.machine(), flags
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
