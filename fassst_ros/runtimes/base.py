@@ -48,7 +48,7 @@ class Runtime(Protocol):
 
     name: str  # "tensorrt" | "openvino" | "onnxruntime" | "torch"
     device: str  # what it runs on, for people: "CPU (2 threads)", "NVIDIA Orin"
-    precision: str  # what it computes in: "f32", "bf16", "fp16", "int8"
+    precision: str  # what it computes in: "f32", "tf32", "bf16", "fp16", "int8"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -48,6 +48,8 @@ class OnnxRuntimeRuntime(GraphRuntime):
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
+        # threads that spin between frames cost the node's other threads more than they save here
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = 3  # errors come as exceptions, too
         try:
             session = ort.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
