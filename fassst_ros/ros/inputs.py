@@ -50,12 +50,13 @@ class Input:
         self._subscription: Any = None
         self._info: Any = None
         self._plan = qos.Plan(False, "reliable")
-        self._since = self._warned = 0.0
+        self._seen: list[qos.Offer] = []
+        self._changed = self._warned = 0.0
 
     def open(self) -> None:
         """Subscribe as the present publishers offer; without any, as the parameters say."""
-        self._subscribe(self._wanted(self._offers()))
-        self._since = time.monotonic()
+        self._seen, self._changed = self._offers(), time.monotonic()
+        self._subscribe(self._wanted(self._seen))
 
     def close(self) -> None:
         """Unsubscribe. Closing twice does no harm."""
@@ -115,7 +116,9 @@ class Input:
 
     def _report_silence(self, publishers: list[qos.Offer]) -> None:
         now, limit = time.monotonic(), self._options().silence_timeout
-        silent = now - max(self._since, self._camera.arrival)
+        if publishers != self._seen:  # give a new publisher its time
+            self._seen, self._changed = publishers, now
+        silent = now - max(self._changed, self._camera.arrival)
         if not limit or silent < limit:
             self._camera.warning = ""
         elif not publishers:

@@ -154,10 +154,11 @@ class Driver:
 
 
 class Bench:
-    """Starts nodes under test, one at a time."""
+    """Starts nodes under test."""
 
     def __init__(self, context: Context, model: Path) -> None:
         self.context = context
+        self._contexts: list[Context] = []
         self.model = model
         self.failures = 0  # callbacks of the node that are meant to fail in this test
         self._open: list[Any] = []
@@ -173,10 +174,18 @@ class Bench:
             cli_args=["--ros-args", *arguments] if arguments else None,
             parameter_overrides=[Parameter(n, value=v) for n, v in values.items()],
         )
-        spinner = Spinner(node, self.context)
-        driver = Driver(self.context, node)
-        self._open += [spinner, driver]
-        return node, driver
+        self._open.append(Spinner(node, self.context))
+        return node, self.driver(node)
+
+    def driver(self, node: SegmentNode, apart: bool = False) -> Driver:
+        """A driver for `node`; apart: as another DDS participant, as from another process."""
+        context = self.context
+        if apart:
+            context = Context()
+            rclpy.init(context=context)
+            self._contexts.append(context)
+        self._open.append(Driver(context, node))
+        return self._open[-1]
 
     def active(self, **parameters: Any) -> tuple[SegmentNode, Driver]:
         """A configured and active node."""
@@ -192,6 +201,8 @@ class Bench:
                 item.node.end()
             item.stop()
         self._open.clear()
+        for context in self._contexts:
+            context.try_shutdown()
         assert failures == self.failures, "callbacks of the node failed, see its log"
 
 

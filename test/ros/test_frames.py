@@ -238,7 +238,7 @@ def test_the_newest_frame_wins_under_overload(bench: Bench) -> None:
     counters = node._cameras[0].counters
     wait_until(lambda: results[-1].header.stamp.nanosec == sent)
     wait_until(lambda: counters.received == counters.dropped + counters.segmented)
-    assert counters.received == sent
+    assert counters.received <= sent  # the middleware itself keeps only the last `depth` frames
     assert counters.dropped > 0
     assert counters.segmented == len(results)
     numbers = [r.header.stamp.nanosec for r in results]

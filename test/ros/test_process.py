@@ -1,0 +1,91 @@
+"""The node as its own process: start, signals, exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+
+
+class Process:
+    """`python -m fassst_ros.ros.node` whose log can be watched."""
+
+    def __init__(self, folder: Path, *parameters: str) -> None:
+        self.log = folder / "node.log"
+        arguments = [item for p in parameters for item in ("-p", p)]
+        with self.log.open("wb") as file:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "fassst_ros.ros.node", "--ros-args", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0"},
+            )
+
+    def says(self, words: str) -> Callable[[], bool]:
+        return lambda: words in self.log.read_text()
+
+    def end(self, timeout: float = 15.0) -> int:
+        return self.child.wait(timeout)
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_path: Path) -> object:
+    processes: list[Process] = []
+
+    def make(*parameters: str) -> Process:
+        processes.append(Process(tmp_path, f"model:={tiny_path}", "runtime:=onnxruntime", *parameters))
+        return processes[-1]
+
+    yield make
+    for process in processes:
+        if process.child.poll() is None:
+            process.child.kill()
+            process.child.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("autostart", ["true", "false"])
+def test_a_signal_ends_it_cleanly(start: Callable[..., Process], number: int, autostart: str) -> None:
+    process = start(f"autostart:={autostart}")
+    wait_until(process.says("active" if autostart == "true" else "unconfigured"), 20)
+    process.child.send_signal(number)
+    assert process.end() == 0
+    log = process.log.read_text()
+    assert "shutdown done: finalized" in log
+    assert "Traceback" not in log
+    assert "terminate called" not in log
+
+
+def test_a_signal_sent_twice_is_still_clean(start: Callable[..., Process]) -> None:
+    """`ros2 run` in a terminal: the group and the launcher both send it."""
+    process = start("autostart:=true")
+    wait_until(process.says("activate done"), 20)
+    process.child.send_signal(signal.SIGINT)
+    process.child.send_signal(signal.SIGINT)
+    assert process.end() == 0
+
+
+def test_a_frozen_start_value_ends_it_with_a_reason(start: Callable[..., Process]) -> None:
+    process = start("score_threshold:=7.0")
+    assert process.end() == 2
+    log = process.log.read_text()
+    assert "score_threshold" in log
+    assert "7.0" in log
+    assert "Traceback" not in log
+
+
+def test_a_model_that_is_not_there_leaves_the_process_alive(start: Callable[..., Process]) -> None:
+    process = start("autostart:=true", "model:=/nowhere/model.onnx")
+    wait_until(process.says("configure failed"), 20)
+    time.sleep(0.5)
+    assert process.child.poll() is None
+    assert "/nowhere/model.onnx does not exist" in process.log.read_text()
+    process.child.send_signal(signal.SIGINT)
+    assert process.end() == 0
