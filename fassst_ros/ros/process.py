@@ -19,8 +19,8 @@ def process(name: str) -> Iterator[Node]:
     rclpy's own handlers are left out: they shut the context down under a publisher that still sends.
     Python handles signals between its own instructions only: do not block in rclpy, use `spin_until`.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node(name)
@@ -30,6 +30,8 @@ def process(name: str) -> Iterator[Node]:
             node.destroy_node()
     finally:
         rclpy.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def spin_until(node: Node, condition: Callable[[], bool], timeout: float) -> bool:
