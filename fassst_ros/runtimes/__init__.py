@@ -40,13 +40,14 @@ def create_runtime(model: Path, options: RuntimeOptions, log: Log = default_log)
         raise ModelError(f"model file {model} does not exist. Give the path of an .onnx file")
     if options.runtime != "auto":
         return open_runtime(options.runtime, model, options, log)
-    failures: dict[str, FassstError] = {}
+    failures: dict[str, Exception] = {}
     for name in AUTO_ORDER:
         try:
             runtime = open_runtime(name, model, options, log)
-        except FassstError as err:
+        except Exception as err:  # a robot with one broken library should still see
             failures[name] = err
-            log(f"runtime auto: not {name}: {err}")
+            unexpected = "" if isinstance(err, FassstError) else f"{type(err).__name__}: "
+            log(f"runtime auto: not {name}: {unexpected}{err}")
         else:
             log(f"runtime auto: chose {name} on {runtime.device} in {runtime.precision}")
             return runtime

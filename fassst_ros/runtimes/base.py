@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fassst_ros.types import InputError, RuntimeUnavailable
+from fassst_ros.types import FassstError, InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -91,11 +93,20 @@ class GraphRuntime(ABC):
         self._closed = False
 
     def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once; see `Runtime.infer`. Raises RuntimeUnavailable after `close`."""
+        """Run once; see `Runtime.infer`. Raises RuntimeUnavailable after `close`, or if execution fails."""
         with self._lock:
             if self._closed:
                 raise RuntimeUnavailable(f"this {self.name} runtime is closed; open the model again")
-            return self._run(check_feeds(self.inputs, feeds))
+            checked = check_feeds(self.inputs, feeds)
+            try:
+                return self._run(checked)
+            except FassstError:
+                raise
+            except Exception as err:  # each library has its own kinds; a node must survive them all
+                raise RuntimeUnavailable(
+                    f"{self.name} failed to execute the model: {err}. If this comes again with every frame, "
+                    "open the model again or choose another runtime"
+                ) from err
 
     def close(self) -> None:
         """Free everything. Calling it again does nothing."""
@@ -142,9 +153,14 @@ def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, NDArray[Any]
     return checked
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use (containers and taskset allow fewer than there are)."""
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPU cores that this process may use: affinity (taskset) and container limit (`quota`) counted in."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(limit) / int(period))))
+    except (OSError, ValueError):  # no cgroups of version 2, or "max": no limit
+        return cores

@@ -76,7 +76,12 @@ class OpenVinoRuntime(GraphRuntime):
 
 def properties(core: Any, precision: str, threads: int) -> dict[str, Any]:
     """Settings of the CPU plugin. Raises RuntimeUnavailable if the CPU cannot compute in `precision`."""
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        # a thread that is tied to one core waits there for whatever else a robot runs on it
+        "ENABLE_CPU_PINNING": False,
+    }
     if precision in HINTS:
         hint, capability = HINTS[precision]
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -23,7 +23,7 @@ from fassst_ros.types import ModelError, RuntimeUnavailable
 #: Packages with this API: TensorRT as in JetPack and on servers, and its sibling for RTX cards.
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 
-#: Raise it when build settings change: cached engines are then built anew.
+#: Raise it when build settings or half_precision.py change: cached engines are then built anew.
 RECIPE = 1
 
 WORKSPACE_BYTES = 1 << 30  # enough for the fastest kernels of such graphs, small enough for a Jetson

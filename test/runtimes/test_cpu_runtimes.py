@@ -184,6 +184,25 @@ def test_a_dynamic_shape_is_a_model_error(name: str, tmp_path: Path) -> None:
         create_runtime(path, RuntimeOptions(runtime=name))
 
 
+def test_a_frame_that_fails_is_an_error_of_ours_and_the_next_one_works(tmp_path: Path) -> None:
+    info = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Cast", ["images"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["scores"]),  # fails for pixels of 3 and more
+    ]
+    images = info("images", TensorProto.UINT8, [2])
+    scores = info("scores", TensorProto.FLOAT, [2])
+    table = helper.make_tensor("table", TensorProto.FLOAT, [3], [0.0, 1.0, 2.0])
+    graph = helper.make_graph(nodes, "gather", [images], [scores], [table])
+    path = tmp_path / "gather.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with create_runtime(path, RuntimeOptions(runtime="onnxruntime")) as runtime:
+        with pytest.raises(RuntimeUnavailable, match="onnxruntime failed to execute the model"):
+            runtime.infer({"images": np.array([0, 200], np.uint8)})
+        came = runtime.infer({"images": np.array([2, 1], np.uint8)})["scores"]
+        np.testing.assert_array_equal(came, [2.0, 1.0])
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
 def test_onnxruntime_refuses_precisions_that_it_lacks(precision: str, model: Path) -> None:
     with pytest.raises(ConfigError, match=precision):

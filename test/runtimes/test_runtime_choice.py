@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from fassst_ros.card import MaskInfo, load_card
 from fassst_ros.config import RuntimeOptions, from_mapping
 from fassst_ros.runtimes import AUTO_ORDER, RUNTIMES, check_specs, create_runtime
-from fassst_ros.runtimes.base import GraphRuntime
+from fassst_ros.runtimes.base import GraphRuntime, usable_cores
 from fassst_ros.runtimes.cuda_driver import Driver
 from fassst_ros.types import ConfigError, ModelError, RuntimeUnavailable
 
@@ -60,6 +61,26 @@ def test_auto_names_every_reason_when_nothing_works(model: Path) -> None:
     for name in AUTO_ORDER:
         assert f"{name}: " in str(caught.value)
         assert any(line.startswith(f"runtime auto: not {name}: ") for line in lines)
+
+
+def test_auto_survives_a_runtime_that_is_broken(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "tensorrt", "fassst_ros.runtimes.no_such_module:Runtime")
+    lines: list[str] = []
+    with create_runtime(model, RuntimeOptions(), lines.append) as runtime:
+        assert runtime.name == "openvino"
+    assert lines[0].startswith("runtime auto: not tensorrt: ModuleNotFoundError: No module named")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("150000 100000", 2), ("1000 100000", 1), ("900000000 100000", None), ("max 100000", None), ("?", None)],
+)
+def test_container_limits_count_as_cores(text: str, expected: int | None, tmp_path: Path) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text + "\n", encoding="ascii")
+    assert usable_cores(quota) == (allowed if expected is None else min(expected, allowed))
+    assert usable_cores(tmp_path / "missing") == allowed
 
 
 def changed(card, **masks: int):
