@@ -20,7 +20,7 @@ from fassst_ros.preprocess import Geometry
 from fassst_ros.types import Float32Array, Instances, ModelError, RoiMask
 
 # Multiply-adds of one block: small enough for the cache, and below the size (2**18) from which
-# OpenBLAS wakes its threads, which would then spin on the cores of the next inference.
+# OpenBLAS wakes its threads, which would then take the cores from the next inference.
 _BLOCK = 1 << 17
 
 DEFAULT_OPTIONS = SegmentOptions()
@@ -135,9 +135,9 @@ def roi_mask(
     left, right = _pixel_range(columns, x0, x1, cells.shape[1], size[1])
     if bottom <= top or right <= left:
         return None
-    down, first, last = _taps(top, bottom, y0, y1, cells.shape[0])
-    along, low, high = _taps(left, right, x0, x1, cells.shape[1])
-    bits = _sample(cells[:, low[0] : high[-1]], down, along[:, low[0] : high[-1]], first, last, threshold)
+    down = _positions(top, bottom, y0, y1, cells.shape[0])
+    along = _positions(left, right, x0, x1, cells.shape[1])
+    bits = _sample(cells, down, along, threshold)
     x, y, w, h = cv2.boundingRect(bits.view(np.uint8))
     if w == 0:
         return None
@@ -155,32 +155,37 @@ def _pixel_range(on: NDArray[np.intp], start: float, stop: float, cells: int, si
     return max(0, math.ceil(begin - 0.5)), min(size, math.ceil(end - 0.5))
 
 
-def _taps(
-    begin: int, end: int, start: float, stop: float, cells: int
-) -> tuple[Float32Array, NDArray[np.intp], NDArray[np.intp]]:
-    """Bilinear weights (pixels, cells) of pixel centres, and the cells [first, last) of each pixel."""
+def _positions(begin: int, end: int, start: float, stop: float, cells: int) -> NDArray[np.float64]:
+    """Where the centres of pixels [begin, end) lie between the centres of the cells, 0 .. cells - 1."""
     at = (np.arange(begin, end) + (0.5 - start)) * (cells / (stop - start)) - 0.5
-    np.clip(at, 0, cells - 1, out=at)
-    weights = 1 - np.abs(at[:, None] - np.arange(cells))
-    first = at.astype(np.intp)
-    return np.maximum(weights, 0, out=weights).astype(np.float32), first, np.minimum(first + 2, cells)
+    return np.minimum(np.maximum(at, 0, out=at), cells - 1, out=at)
 
 
 def _sample(
-    cells: NDArray[Any],
-    down: Float32Array,
-    along: Float32Array,
-    first: NDArray[np.intp],
-    last: NDArray[np.intp],
-    threshold: float,
+    cells: NDArray[Any], down: NDArray[np.float64], along: NDArray[np.float64], threshold: float
 ) -> NDArray[np.bool_]:
-    """down @ cells @ along.T > threshold, in blocks of rows that touch a few cells only."""
-    lines = cells.astype(np.float32, copy=False) @ along.T  # (h cells, w pixels)
+    """Bilinear values of `cells` at all (down, along) > threshold; both are positions in cells.
+
+    Along first, then down as a product with the weights, in blocks of rows that touch few cells.
+    """
+    index, following, share = _split(along, cells.shape[1])
+    lines = cells.take(index, axis=1)
+    lines += (cells.take(following, axis=1) - lines) * share  # (cells, pixels along)
+    first, last, _ = _split(down, cells.shape[0])
+    weights = down.astype(np.float32)[:, None] - np.arange(cells.shape[0], dtype=np.float32)
+    np.subtract(1, np.abs(weights, out=weights), out=weights)
+    np.maximum(weights, 0, out=weights)  # (pixels down, cells)
     height, width = len(down), len(along)
     bits = np.empty((height, width), np.bool_)
     step = max(1, _BLOCK // (4 * width))
     for begin in range(0, height, step):
         end = min(begin + step, height)
-        used = slice(first[begin], last[end - 1])
-        np.greater(down[begin:end, used] @ lines[used], threshold, out=bits[begin:end])
+        used = slice(first[begin], last[end - 1] + 1)
+        np.greater(weights[begin:end, used] @ lines[used], threshold, out=bits[begin:end])
     return bits
+
+
+def _split(at: NDArray[np.float64], cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32Array]:
+    """The cell before each position, the one after it, and the share of the latter."""
+    index = at.astype(np.intp)
+    return index, np.minimum(index + 1, cells - 1), (at - index).astype(np.float32)
