@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,13 @@ from typing import Any
 
 from fassst_ros.types import FassstError
 
+#: Free shared memory that the profile needs, in bytes: 64 MB for each of the three processes, and some.
+SHARED_MEMORY = 256e6
+#: Settings of the user's that would let the demo's processes talk to others, or not to each other.
+FOREIGN = (
+    *("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS", "ROS_SUPER_CLIENT", "ROS_SECURITY_ENABLE"),
+    *("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"),
+)
 #: How long a child may take to end by itself, in seconds, before it is killed.
 PATIENCE = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -147,18 +155,31 @@ class Family:
 def environment(profile: Path, logs: Path, domain: int) -> dict[str, str]:
     """The children's environment: own ROS domain, this machine only, Fast DDS set up for large images."""
     distro = os.environ.get("ROS_DISTRO", "")
-    fast_dds_2 = distro in ("humble", "iron", "jazzy")
-    env = {
-        **os.environ,
+    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    env |= {
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
-        "FASTRTPS_DEFAULT_PROFILES_FILE" if fast_dds_2 else "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
         "ROS_LOG_DIR": str(logs / "ros"),
     }
     if distro == "humble":  # knows no discovery range
         env["ROS_LOCALHOST_ONLY"] = "1"
+    if free_shared_memory() < SHARED_MEMORY:  # as in a container: 64 MB by default
+        print("little shared memory (/dev/shm): images go by TCP instead", flush=True)
+        env["FASTDDS_BUILTIN_TRANSPORTS"] = "LARGE_DATA"
+    elif distro in ("humble", "iron", "jazzy"):
+        env["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
+    else:
+        env["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
     return env
+
+
+def free_shared_memory() -> float:
+    """Free bytes in /dev/shm; 0 if there is none."""
+    try:
+        return float(shutil.disk_usage("/dev/shm").free)
+    except OSError:
+        return 0.0
 
 
 def free_domain() -> int:
