@@ -102,13 +102,16 @@ class TensorRtRuntime(GraphRuntime):
 
     def _capture(self, driver: Driver, log: Log) -> CudaGraph | None:
         """The frame as a CUDA graph, or None where that is not possible (which is logged)."""
-        try:
-            graph = CudaGraph(driver, self._buffers.stream, self._queue)
-            graph.launch()
-            self._buffers.synchronize()
-        except RuntimeUnavailable as err:
-            log(f"no CUDA graph, each frame is queued step by step (slower): {err}")
-            return None
+        with ExitStack() as undo:
+            try:
+                graph = CudaGraph(driver, self._buffers.stream, self._queue)
+                undo.callback(graph.close)
+                graph.launch()
+                self._buffers.synchronize()
+            except RuntimeUnavailable as err:
+                log(f"no CUDA graph, each frame is queued step by step (slower): {err}")
+                return None
+            undo.pop_all()
         return graph
 
     def _queue(self) -> None:
