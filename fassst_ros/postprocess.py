@@ -157,8 +157,13 @@ def _pixel_range(on: NDArray[np.intp], start: float, stop: float, cells: int, si
 
 def _positions(begin: int, end: int, start: float, stop: float, cells: int) -> NDArray[np.float64]:
     """Where the centres of pixels [begin, end) lie between the centres of the cells, 0 .. cells - 1."""
-    at = (np.arange(begin, end) + (0.5 - start)) * (cells / (stop - start)) - 0.5
-    return np.minimum(np.maximum(at, 0, out=at), cells - 1, out=at)
+    at = np.arange(begin, end, dtype=np.float64)
+    at += 0.5 - start
+    at *= cells / (stop - start)
+    at -= 0.5
+    np.maximum(at, 0, out=at)
+    np.minimum(at, cells - 1, out=at)
+    return at
 
 
 def _sample(
