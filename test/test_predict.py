@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +185,25 @@ def test_damaged_video_and_absent_camera(
     told = capfd.readouterr().err
     assert "broken.mp4: OpenCV cannot open it as a video" in told
     assert "camera 97: OpenCV cannot open it as a camera" in told
+
+
+def test_ctrl_c_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
+    make_video(tmp_path / "drive.mp4", 400)
+    out = tmp_path / "out"
+    code = "import sys; from fassst_ros.cli import main; sys.exit(main())"
+    options = ["--model", model, "--runtime", "onnxruntime", "--out", out]
+    videos = [tmp_path / "drive.mp4"] * 20
+    command = [sys.executable, "-c", code, "predict", *videos, *options]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (out / "drive.mp4").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert 0 < len(results(out / "predictions.json")) < 20 * 400 * 2
 
 
 def test_sources_are_never_overwritten(model: Path, photos: Path) -> None:

@@ -1,0 +1,189 @@
+"""`fassst bench`: the report is complete and true to what was run. Nothing here depends on speed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from tiny_model import make_tiny_model, tiny_card
+
+from fassst_ros.bench.measure import machine_facts, measure, timing
+from fassst_ros.bench.node import ENCODINGS, OWN_WORK
+from fassst_ros.bench.suites import HEIGHT, WIDTH, bench_image, made_up_objects
+from fassst_ros.cli import main
+from fassst_ros.postprocess import postprocess
+from fassst_ros.preprocess import Geometry
+
+BOXES = np.float32([[8, 6, 40, 30], [30, 20, 60, 46]])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Finds two objects in any image that is not black."""
+    card = tiny_card(slots=2, threshold=0.001)
+    return make_tiny_model(tmp_path, BOXES, np.int32([1, 0]), np.float32([1.0, 0.5]), card=card)
+
+
+def bench(model: Path, *arguments: Any) -> tuple[int, dict[str, Any]]:
+    """Exit status and JSON report."""
+    target = model.parent / "bench.json"
+    options = ["--model", model, "--repeats", 3, "--json", target, *arguments]
+    status = main(["bench", *map(str, options)])
+    loaded: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    return status, loaded
+
+
+def test_measure_counts_only_what_comes_after_the_warm_up() -> None:
+    calls: list[float] = []
+
+    def call() -> None:
+        calls.append(time.perf_counter())
+        time.sleep(0.05 if len(calls) <= 2 else 0.001)
+
+    found = measure("sleep", call, repeats=5, warm_up=2, note="a nap")
+    assert (len(calls), found.repeats, found.name, found.note) == (7, 5, "sleep", "a nap")
+    assert 1.0 <= found.p50 <= found.p90 <= found.p99
+
+
+def test_percentiles_are_of_the_samples() -> None:
+    found = timing("x", list(range(1, 101)))
+    assert (found.p50, found.p90, found.p99, found.repeats) == (50, 90, 99, 100)
+    with pytest.raises(ValueError, match="x: nothing was measured"):
+        timing("x", [])
+
+
+def test_machine_facts_name_what_decides() -> None:
+    facts = machine_facts()
+    assert facts["cpu"]
+    assert int(facts["cores"]) >= 1
+    assert facts["numpy"] == np.__version__
+
+
+def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, report = bench(model, "--suite", "network", "--runtime", "onnxruntime")
+    assert status == 0
+    (row,) = report["suites"]["network"]
+    assert (row["name"], row["repeats"]) == ("onnxruntime, f32", 3)
+    assert "onnxruntime, f32" in capsys.readouterr().out
+
+    status, report = bench(model, "--suite", "stages", "--runtime", "onnxruntime")
+    assert status == 0
+    rows = report["suites"]["stages"]
+    assert [r["name"] for r in rows] == [
+        *("decode JPEG", "resize", "infer", "postprocess", "run lengths", "overlay"),
+        *("postprocess", "run lengths", "overlay"),
+    ]
+    assert rows[3]["note"] == "2 instances in the image"
+    assert rows[-1]["note"] == "30 made-up objects"
+    assert all(0 < r["p50"] <= r["p90"] <= r["p99"] for r in rows)
+    assert report["image"] == f"{WIDTH}x{HEIGHT}, made up"
+
+
+def test_all_runtimes_say_why_one_is_missing(model: Path) -> None:
+    status, report = bench(model, "--suite", "network", "--runtime", "all")
+    assert status == 0
+    measured = {row["name"].partition(",")[0] for row in report["suites"]["network"]}
+    told = {note.split()[2].rstrip(":") for note in report["notes"]}
+    assert measured | told == {"tensorrt", "openvino", "onnxruntime", "torch"}
+    assert not measured & told
+    assert "onnxruntime" in measured
+
+
+def test_markdown_report(model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "docs" / "performance.md"
+    bench(model, "--suite", "stages", "--runtime", "onnxruntime", "--markdown", target)
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith("# Performance")
+    assert "| decode JPEG |" in text
+    assert "- cores: " in text
+
+
+def test_photo_is_scaled_and_objects_are_chosen_by_score(model: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), np.full((300, 500, 3), 90, np.uint8))
+    assert bench_image(photo).shape == (HEIGHT, WIDTH, 3)
+    arguments = ("--suite", "stages", "--runtime", "onnxruntime", "--image", photo)
+    _, report = bench(model, *arguments, "--objects", 1)
+    assert report["suites"]["stages"][3]["note"] == "1 instances in the image"
+    assert report["image"] == f"{WIDTH}x{HEIGHT}, photo.png"
+
+
+@pytest.mark.parametrize("kind", ["box", "frame"])
+def test_made_up_objects_are_all_found(kind: str) -> None:
+    card = tiny_card(768, 768, 30, 32, kind)
+    found = postprocess(made_up_objects(30, card), Geometry((HEIGHT, WIDTH), (768, 768)), card)
+    assert len(found) == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--repeats", "0"), "--repeats is 0"),
+        (("--objects", "-1"), "--objects is -1"),
+        (("--image", "absent.jpg"), "absent.jpg: No such file"),
+        (("--model", "absent"), "no shipped model is named 'absent'"),
+    ],
+)
+def test_wrong_options(
+    model: Path, arguments: tuple[str, str], problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = ["bench", "--suite", "network", "--runtime", "onnxruntime", "--model", str(model)]
+    assert main([*base, *arguments]) == 1
+    assert problem in capfd.readouterr().err
+
+
+def test_unwritable_report(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = [
+        "bench",
+        "--suite",
+        "network",
+        "--runtime",
+        "onnxruntime",
+        "--repeats",
+        "1",
+        "--model",
+        str(model),
+    ]
+    assert main([*base, "--json", "/dev/null/bench.json"]) == 1
+    assert "cannot write /dev/null/bench.json" in capfd.readouterr().err
+
+
+def test_node_suite_without_ros_says_what_it_needs(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rclpy", None)  # as if it were not installed
+    status, report = bench(model, "--suite", "node")
+    assert status == 1
+    assert "it needs ROS 2 and the built messages" in report["notes"][0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 and the built messages")
+def test_node_suite_measures_the_real_node(model: Path) -> None:
+    status, report = bench(model, "--suite", "node", "--runtime", "onnxruntime")
+    assert status == 0, report["notes"]
+    rows = {r["name"]: r for r in report["suites"]["node"]}
+    for stage in (*OWN_WORK, "transport", "wait", "infer", "processing", "own work", "total"):
+        assert 1 <= rows[f"bgr8: {stage}"]["repeats"] <= 3
+    for encoding in ENCODINGS:
+        assert rows[f"{encoding}: decode"]["p50"] > 0
+        assert rows[f"{encoding}: total"]["p50"] >= rows[f"{encoding}: own work"]["p50"] > 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 and the built messages")
+def test_node_suite_tells_why_the_node_failed(model: Path) -> None:
+    (model.parent / "bench.json").unlink(missing_ok=True)
+    from fassst_ros.bench import node
+    from fassst_ros.config import RuntimeOptions, SegmentOptions
+    from fassst_ros.types import FassstError
+
+    image = bench_image(None)
+    chosen = SegmentOptions()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "PATIENCE", 8.0)
+        with pytest.raises(FassstError, match=r"did not subscribe within 8 s(.|\n)*absent\.onnx"):
+            node.node_suite(Path("/absent.onnx"), RuntimeOptions(), chosen, image, 3, print)
