@@ -84,9 +84,10 @@ def image_to_frame(message: Image) -> Frame:
     if encoding.code is None:
         return Frame(pixels, encoding.color)
     try:
-        return Frame(cv2.cvtColor(pixels, encoding.code), encoding.color)
+        converted: Any = cv2.cvtColor(pixels, encoding.code)
     except cv2.error as err:
         raise InputError(f"{_describe(message)}: OpenCV cannot convert it: {err}") from err
+    return Frame(converted, encoding.color)
 
 
 def _pixels(message: Image, encoding: Encoding) -> UInt8Array:
@@ -183,6 +184,6 @@ def to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     message.step = pixels.strides[0]
     # Assigning bytes or an ndarray makes rclpy check every element: 340 ms for 2 megapixels.
     data = array.array("B")
-    data.frombytes(memoryview(pixels).cast("B"))
+    data.frombytes(pixels.data.cast("B"))
     message.data = data
     return message

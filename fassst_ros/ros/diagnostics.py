@@ -20,7 +20,6 @@ class Diagnostics:
     """Publishes what the node reports about itself.
 
     state: the lifecycle state in words. problem: why the last transition failed, or "".
-    facts: what is loaded (model, runtime, ...), empty while nothing is.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -30,14 +29,18 @@ class Diagnostics:
         self._before: dict[str, tuple[float, Counters]] = {}
         self.state = "unconfigured"
         self.problem = ""
-        self.facts: dict[str, str] = {}
-        self.cameras: Sequence[Camera] = ()
+        self._facts: dict[str, str] = {}
+        self._cameras: Sequence[Camera] = ()
+
+    def describe(self, cameras: Sequence[Camera], facts: dict[str, str]) -> None:
+        """What is loaded from now on: cameras and facts (model, runtime, device, ...)."""
+        self._cameras, self._facts, self._before = cameras, facts, {}
 
     def publish(self) -> None:
         """Publish the present state. Call it in the executor's thread."""
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        message.status = [self._node_status(), *(self._camera_status(c) for c in self.cameras)]
+        message.status = [self._node_status(), *(self._camera_status(c) for c in self._cameras)]
         self._publisher.publish(message)
 
     def _node_status(self) -> DiagnosticStatus:
@@ -46,7 +49,7 @@ class Diagnostics:
             level, text = ERROR, f"{self.state}: {self.problem}"
         elif self.state in ("unconfigured", "configuring"):
             level = WARN
-        return self._status("node", level, text, self.facts)
+        return self._status("node", level, text, self._facts)
 
     def _camera_status(self, camera: Camera) -> DiagnosticStatus:
         now, counters = time.monotonic(), camera.counters
@@ -74,7 +77,7 @@ class Diagnostics:
     def _status(self, part: str, level: Any, text: str, values: dict[str, str]) -> DiagnosticStatus:
         name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {part}"
         pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
-        hardware = self.facts.get("device", "")
+        hardware = self._facts.get("device", "")
         return DiagnosticStatus(name=name, level=level, message=text, hardware_id=hardware, values=pairs)
 
 

@@ -105,9 +105,7 @@ class Input:
     def _receive(self, message: Image | CompressedImage) -> None:
         # Nothing else may happen here: the executor must be back for services and newer frames.
         self._camera.arrival = time.monotonic()
-        self._mailbox.put(
-            self._index, Arrival(message, time.perf_counter(), self._clock.now().nanoseconds)
-        )
+        self._mailbox.put(self._index, Arrival(message, time.perf_counter(), self._clock.now().nanoseconds))
 
     def _on_incompatible(self, event: Any) -> None:
         if self._options().reliability == "auto":

@@ -35,8 +35,10 @@ def markers(
     K if P is empty), scaled to the size of the image. Replaces all markers of the message before.
     """
     rays = _Rays(info, instances.size, distance)
-    colors = {c.id: ColorRGBA(r=c.color[0] / 255, g=c.color[1] / 255, b=c.color[2] / 255, a=1.0)
-              for c in card.classes}
+    colors = {
+        c.id: ColorRGBA(r=c.color[0] / 255, g=c.color[1] / 255, b=c.color[2] / 255, a=1.0)
+        for c in card.classes
+    }
     names = {c.id: c.name for c in card.classes}
     message = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
     for number, (mask, box, score, class_id) in enumerate(

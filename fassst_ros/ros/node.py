@@ -7,29 +7,28 @@ services answer at once under any load, and entities are created and destroyed b
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # Humble has it nowhere else
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+from std_msgs.msg import Header
 
 from fassst_ros.msg import LabelInfo
 from fassst_ros.pipeline import Segmenter, check_options
 from fassst_ros.ros import messages, qos
 from fassst_ros.ros.cameras import Camera, Mailbox, make_cameras
 from fassst_ros.ros.diagnostics import Diagnostics
+from fassst_ros.ros.executor import on_signal, spin_once
 from fassst_ros.ros.inputs import Input
-from fassst_ros.ros.outputs import Outputs, destroy_publisher
+from fassst_ros.ros.outputs import Outputs
 from fassst_ros.ros.params import Parameters, Settings
 from fassst_ros.ros.worker import Worker
 from fassst_ros.types import FassstError
@@ -38,7 +37,7 @@ from fassst_ros.types import FassstError
 DRAIN_TIMEOUT = 10.0
 
 
-class SegmentNode(LifecycleNode):  # type: ignore[misc]
+class SegmentNode(LifecycleNode):
     """Instance segmentation of camera images.
 
     configure: read parameters, load the model, warm up, create publishers. activate: subscribe.
@@ -157,15 +156,15 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
             self._outputs.append(Outputs(self, camera.name, segmenter.card))
         self._cameras = cameras
         runtime = segmenter.runtime
-        self._diagnostics.cameras = cameras
-        self._diagnostics.facts = {
+        facts = {
             "model": messages.model_name(segmenter.card),
             "input": f"{segmenter.card.input_width}x{segmenter.card.input_height}",
             "runtime": runtime.name,
             "device": runtime.device,
             "precision": runtime.precision,
         }
-        self.get_logger().info(", ".join(f"{k} {v}" for k, v in self._diagnostics.facts.items()))
+        self._diagnostics.describe(cameras, facts)
+        self.get_logger().info(", ".join(f"{k} {v}" for k, v in facts.items()))
 
     def _subscribe(self) -> None:
         assert self._segmenter is not None  # lifecycle: active follows inactive
@@ -198,13 +197,13 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
         while self._outputs:
             self._outputs.pop().destroy()
         if self._labels is not None:
-            destroy_publisher(self, self._labels)
+            self.destroy_lifecycle_publisher(self._labels)
             self._labels = None
         if self._segmenter is not None:
             self._segmenter.close()
             self._segmenter = None
         self._cameras = []
-        self._diagnostics.cameras, self._diagnostics.facts = (), {}
+        self._diagnostics.describe((), {})
 
     # Parameters
 
@@ -233,7 +232,7 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
 
     def _publish_labels(self) -> None:
         if self._segmenter is not None and self._labels is not None:
-            header = messages.Header(stamp=self.get_clock().now().to_msg())
+            header = Header(stamp=self.get_clock().now().to_msg())
             threshold = self.settings.segment.score_threshold
             self._labels.publish(messages.label_info(self._segmenter.card, threshold, header))
 
@@ -245,7 +244,7 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
         """What runtimes say; while a model is loading, /diagnostics shows it at once."""
         if self._worker is None:
             self.get_logger().info(text)
-            self._diagnostics.facts = {"loading": text}
+            self._diagnostics.describe((), {"loading": text})
             self._diagnostics.publish()
         else:
             self.get_logger().warning(text)
@@ -269,7 +268,7 @@ class SegmentNode(LifecycleNode):  # type: ignore[misc]
             self._free()
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a wrong parameter."""
     # rclpy's own handlers would invalidate the context before the node could shut down.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -277,7 +276,7 @@ def main(args: Sequence[str] | None = None) -> int:
         node = SegmentNode()
     except FassstError as err:
         print(f"segment_node: {err}", file=sys.stderr)
-        rclpy.try_shutdown()
+        try_shutdown()
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -291,7 +290,7 @@ def main(args: Sequence[str] | None = None) -> int:
         node.get_logger().info(f"{name}: shutting down")
         executor.create_task(end)
 
-    _on_signal(react)
+    on_signal(react)
     try:
         while rclpy.ok() and not ended.is_set():
             spin_once(executor, node)
@@ -300,47 +299,8 @@ def main(args: Sequence[str] | None = None) -> int:
     finally:
         executor.shutdown()
         node.destroy_node()
-        rclpy.try_shutdown()
+        try_shutdown()
     return 0
-
-
-def spin_once(executor: SingleThreadedExecutor, node: LifecycleNode, timeout: float | None = None) -> bool:
-    """Run what is ready, or wait for it up to `timeout` seconds. False if a callback failed.
-
-    rclpy lets the error of a callback end the executor, and so the process. A parameter request with a
-    type that does not exist is enough for it, so errors are logged here instead.
-    """
-    try:
-        executor.spin_once(timeout_sec=timeout)
-    except ExternalShutdownException:
-        raise
-    except Exception:
-        node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}", throttle_duration_sec=1.0)
-        return False
-    return True
-
-
-def _on_signal(react: Callable[[str], object]) -> None:
-    """Call `react` in a thread at the first SIGINT or SIGTERM; a later one ends the process at once.
-
-    Python runs signal handlers in the main thread only, which sleeps in the executor; its wake-up
-    descriptor tells another thread.
-    """
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(sender.fileno())
-
-    def wait() -> None:
-        with sender:  # keeps it open
-            react(signal.Signals(receiver.recv(1)[0]).name)
-            asked = time.monotonic()
-            while time.monotonic() - asked < 1.0:  # some launchers repeat what the terminal sent
-                receiver.recv(1)
-            os._exit(1)  # asked again: a model that loads for minutes must not keep the process
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 if __name__ == "__main__":

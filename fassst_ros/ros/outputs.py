@@ -72,7 +72,8 @@ class Outputs:
     def destroy(self) -> None:
         """Destroy all publishers. Call it in the executor's thread, when no worker publishes any more."""
         while self._publishers:
-            destroy_publisher(self._node, self._publishers.pop())
+            # destroy_publisher would leave it among the node's managed entities.
+            self._node.destroy_lifecycle_publisher(self._publishers.pop())
 
     @property
     def wants_info(self) -> bool:
@@ -112,14 +113,3 @@ class Outputs:
             publisher = self._latency[stage]
             if publisher.get_subscription_count():
                 publisher.publish(Float64(data=value))
-
-
-def destroy_publisher(node: LifecycleNode, publisher: Any) -> None:
-    """Destroy a lifecycle publisher so that the node forgets it too."""
-    if hasattr(node, "destroy_lifecycle_publisher"):
-        node.destroy_lifecycle_publisher(publisher)
-        return
-    # Humble has no such method, and its destroy_publisher leaves it among the managed entities,
-    # where the next transition would call it.
-    node._managed_entities.discard(publisher)
-    node.destroy_publisher(publisher)

@@ -20,18 +20,19 @@ import pytest
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
-import rclpy  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+import rclpy
+from fassst_ros.msg import InstanceArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 
-from fassst_ros.msg import InstanceArray  # noqa: E402
-from fassst_ros.ros.node import SegmentNode, spin_once  # noqa: E402
+from fassst_ros.ros.executor import spin_once
+from fassst_ros.ros.node import SegmentNode
 
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
@@ -219,7 +220,8 @@ def tiny() -> Any:
     """The module test/tiny_model.py."""
     path = Path(__file__).parents[1] / "tiny_model.py"
     spec = importlib.util.spec_from_file_location("tiny_node_model", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["tiny_node_model"] = module
     spec.loader.exec_module(module)

@@ -19,7 +19,9 @@ RNG = np.random.default_rng(0)
 SCENE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)  # RGB
 
 
-def message(encoding: str, rows: list[bytes], padding: int = 0, big: bool = False, height: int = HEIGHT) -> Image:
+def message(
+    encoding: str, rows: list[bytes], padding: int = 0, big: bool = False, height: int = HEIGHT
+) -> Image:
     """An image of `rows`, each followed by `padding` bytes of garbage."""
     data = b"".join(row + b"\xa5" * padding for row in rows)
     made = Image(height=height, width=WIDTH, encoding=encoding, step=len(rows[0]) + padding)
@@ -79,7 +81,9 @@ def test_yuv422(encoding: str, padding: int) -> None:
             quad = [u[i, j // 2], y[i, j], v[i, j // 2], y[i, j + 1]]
             row += quad if encoding in ("yuv422", "uyvy") else [quad[1], quad[0], quad[3], quad[2]]
         rows.append(bytes(int(x) for x in row))
-    expected = [[yuv_to_rgb(y[i, j], u[i, j // 2], v[i, j // 2]) for j in range(WIDTH)] for i in range(HEIGHT)]
+    expected = [
+        [yuv_to_rgb(y[i, j], u[i, j // 2], v[i, j // 2]) for j in range(WIDTH)] for i in range(HEIGHT)
+    ]
     np.testing.assert_allclose(rgb(image_to_frame(message(encoding, rows, padding))), expected, atol=2)
 
 
@@ -91,7 +95,10 @@ def test_planar_yuv(encoding: str, padding: int) -> None:
     pair = (u, v) if encoding == "nv12" else (v, u)
     rows = [bytes(row.tolist()) for row in y]
     rows += [bytes(np.stack([pair[0][i], pair[1][i]], -1).ravel().tolist()) for i in range(HEIGHT // 2)]
-    expected = [[yuv_to_rgb(y[i, j], u[i // 2, j // 2], v[i // 2, j // 2]) for j in range(WIDTH)] for i in range(HEIGHT)]
+    expected = [
+        [yuv_to_rgb(y[i, j], u[i // 2, j // 2], v[i // 2, j // 2]) for j in range(WIDTH)]
+        for i in range(HEIGHT)
+    ]
     np.testing.assert_allclose(rgb(image_to_frame(message(encoding, rows, padding))), expected, atol=2)
 
 
@@ -230,7 +237,9 @@ def test_malformed_compressed(image: CompressedImage, words: str) -> None:
         compressed_to_frame(image)
 
 
-@pytest.mark.parametrize(("dtype", "encoding"), [(np.uint8, "mono8"), (np.dtype("<u2"), "mono16"), (np.dtype(">u2"), "mono16")])
+@pytest.mark.parametrize(
+    ("dtype", "encoding"), [(np.uint8, "mono8"), (np.dtype("<u2"), "mono16"), (np.dtype(">u2"), "mono16")]
+)
 def test_to_image_is_read_back(dtype: Any, encoding: str) -> None:
     values = RNG.integers(0, 250, (5, 7)).astype(dtype)
     header = Header(frame_id="lens")

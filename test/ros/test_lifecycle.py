@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from conftest import TRANSITIONS, Bench, Driver, make_image, segment_one, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fassst_ros.msg import InstanceArray, LabelInfo
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from fassst_ros.msg import InstanceArray, LabelInfo
 from fassst_ros.ros import qos
 from fassst_ros.ros.node import SegmentNode
 
@@ -125,7 +125,11 @@ def test_a_failed_configure_says_why_and_can_be_repeated(
     reports = driver.collect(DiagnosticArray, "/diagnostics")
     assert not driver.change("configure")
     assert driver.state == "unconfigured"
-    wait_until(lambda: any(s.level == DiagnosticStatus.ERROR and words in s.message for r in reports for s in r.status))
+    wait_until(
+        lambda: any(
+            s.level == DiagnosticStatus.ERROR and words in s.message for r in reports for s in r.status
+        )
+    )
     assert driver.set("model", str(tiny_path)).successful
     assert driver.change("configure")
     assert driver.change("activate")
@@ -203,7 +207,11 @@ def test_cycles_with_frames_flowing_do_not_grow(bench: Bench) -> None:
     threads = threading.active_count()
     try:
         for cycle in range(40):
-            way = ["deactivate", "cleanup", "configure", "activate"] if cycle % 5 == 4 else ["deactivate", "activate"]
+            way = (
+                ["deactivate", "cleanup", "configure", "activate"]
+                if cycle % 5 == 4
+                else ["deactivate", "activate"]
+            )
             for step in way:
                 assert driver.change(step), (cycle, step)
             before = len(results)
@@ -258,6 +266,8 @@ def test_own_names_do_not_hide_those_of_rclpy(bench: Bench) -> None:
     plain = LifecycleNode("plain", context=bench.context)
     theirs = set(vars(plain)) | set(dir(LifecycleNode))
     plain.destroy_node()
-    ours = set(vars(SegmentNode)) - {f"on_{x}" for x in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error")}
+    ours = set(vars(SegmentNode)) - {
+        f"on_{x}" for x in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error")
+    }
     assert {n for n in ours & theirs if not n.startswith("__")} == set()
     assert set(vars(node)) - set(vars(plain)) >= {"_segmenter", "_worker", "_inputs", "_outputs"}

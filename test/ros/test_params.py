@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from conftest import Bench, make_image, segment_one, wait_until
+from fassst_ros.msg import InstanceArray, LabelInfo
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import Image
 
-from fassst_ros.msg import InstanceArray, LabelInfo
 from fassst_ros.ros import qos
 from fassst_ros.ros.params import FIELDS, KINDS
 from fassst_ros.types import ConfigError
@@ -36,7 +36,9 @@ def test_every_parameter_describes_itself(bench: Bench) -> None:
         assert meta["doc"] in described.description
         assert f"[{meta['unit']}]" in described.description or not meta["unit"]
         assert described.read_only == (name == "autostart")
-        assert ("unconfigured" in described.additional_constraints) == (meta["read_only"] and name != "autostart")
+        assert ("unconfigured" in described.additional_constraints) == (
+            meta["read_only"] and name != "autostart"
+        )
         for choice in meta["choices"]:
             assert choice in described.additional_constraints
         ranges = [*described.floating_point_range, *described.integer_range]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import Bench, make_image, segment_one, wait_until
 from diagnostic_msgs.msg import DiagnosticArray
+from fassst_ros.msg import InstanceArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from test_frames import as_compressed, picture
 
-from fassst_ros.msg import InstanceArray
 from fassst_ros.ros import qos
 from fassst_ros.ros.qos import COMPRESSED_TYPE, RAW_TYPE, Offer, Plan
 

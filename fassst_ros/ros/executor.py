@@ -1,0 +1,53 @@
+"""Spinning that survives a failing callback, and signals that reach a sleeping executor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+
+def spin_once(executor: SingleThreadedExecutor, node: Node, timeout: float | None = None) -> bool:
+    """Run what is ready, or wait for it up to `timeout` seconds. False if a callback failed.
+
+    rclpy lets the error of a callback end the executor, and so the process. A parameter request with a
+    type that does not exist is enough for it, so errors are logged here instead.
+    """
+    try:
+        executor.spin_once(timeout_sec=timeout)
+    except ExternalShutdownException:
+        raise
+    except Exception:
+        node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}", throttle_duration_sec=1.0)
+        return False
+    return True
+
+
+def on_signal(react: Callable[[str], object]) -> None:
+    """Call `react` in a thread at the first SIGINT or SIGTERM; a later one ends the process at once.
+
+    Python runs signal handlers in the main thread only, which sleeps in the executor; its wake-up
+    descriptor tells another thread.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(sender.fileno())
+
+    def wait() -> None:
+        with sender:  # keeps it open
+            react(signal.Signals(receiver.recv(1)[0]).name)
+            asked = time.monotonic()
+            while time.monotonic() - asked < 1.0:  # some launchers repeat what the terminal sent
+                receiver.recv(1)
+            os._exit(1)  # asked again: a model that loads for minutes must not keep the process
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
