@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"failed: {failure}")
     mean = job.milliseconds / max(1, job.frames)
     say(
-        f"{job.frames} frames, {len(job.results)} instances, {mean:.1f} ms a frame; "
+        f"{job.frames} frames, {len(job.results)} instances, segmented in {mean:.1f} ms a frame; "
         f"{len(job.failures)} failed; results in {results_file}"
     )
     if interrupted:
@@ -114,6 +114,7 @@ class Job:
                     break
         except InputError as err:
             self.failures.append(str(err))
+            advance()
         finally:
             writer.close()
 

@@ -29,7 +29,11 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Percentiles of one measured part, in milliseconds. note: what was measured, for people."""
+    """Percentiles of one measured part, in milliseconds.
+
+    cpu: mean time of all cores together for one run, where it is known; other programs on the
+    machine hardly change it. note: what was measured, for people.
+    """
 
     name: str
     p50: float
@@ -37,27 +41,28 @@ class Timing:
     p99: float
     repeats: int
     note: str = ""
+    cpu: float | None = None
 
 
-def timing(name: str, milliseconds: Sequence[float], note: str = "") -> Timing:
+def timing(name: str, milliseconds: Sequence[float], note: str = "", cpu: float | None = None) -> Timing:
     """The percentiles of measured times. Raises ValueError if there are none."""
     if not milliseconds:
         raise ValueError(f"{name}: nothing was measured")
     found = percentiles(milliseconds, (50, 90, 99))
     p50, p90, p99 = (float(found[key] or 0.0) for key in ("p50", "p90", "p99"))
-    return Timing(name, p50, p90, p99, len(milliseconds), note)
+    return Timing(name, p50, p90, p99, len(milliseconds), note, cpu)
 
 
 def measure(name: str, call: Callable[[], object], repeats: int, warm_up: int = 5, note: str = "") -> Timing:
     """Time `call`, one run after the other, after `warm_up` runs that do not count."""
     for _ in range(warm_up):
         call()
-    milliseconds = []
+    milliseconds, cpu = [], time.process_time()
     for _ in range(repeats):
         start = time.perf_counter()
         call()
         milliseconds.append((time.perf_counter() - start) * 1e3)
-    return timing(name, milliseconds, note)
+    return timing(name, milliseconds, note, (time.process_time() - cpu) * 1e3 / repeats)
 
 
 def machine_facts() -> dict[str, str]:

@@ -13,7 +13,8 @@ TITLES = {
 INTRODUCTION = """# Performance
 
 Milliseconds, measured by `fassst bench` on the machine below: each part is run again and again after a
-warm-up; p50, p90 and p99 are percentiles. Run it on your own machine to get this report for it:
+warm-up; p50, p90 and p99 are percentiles, and cpu is the time of all cores together for one run, which
+other programs on the machine hardly change. Run it on your own machine to get this report for it:
 
     fassst bench --runtime all --image PHOTO.jpg --markdown performance.md
 
@@ -40,11 +41,11 @@ def print_report(report: Mapping[str, Any]) -> None:
             continue
         table = Table(title=f"{TITLES[suite]} [ms]", title_justify="left")
         table.add_column("part")
-        for name in ("p50", "p90", "p99", "runs"):
+        for name in ("p50", "p90", "p99", "cpu", "runs"):
             table.add_column(name, justify="right")
         table.add_column("what")
         for row in rows:
-            times = (f"{row[key]:.2f}" for key in ("p50", "p90", "p99"))
+            times = _times(row)
             table.add_row(row["name"], *times, str(row["repeats"]), row["note"])
         console.print(table)
     for note in report["notes"]:
@@ -58,11 +59,15 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     lines += [f"- model: {report['model']}", f"- image: {report['image']}"]
     for suite, rows in report["suites"].items():
         if rows:
-            lines += ["", f"## {TITLES[suite]}", "", "| part | p50 | p90 | p99 | runs | what |"]
-            lines.append("|---|---:|---:|---:|---:|---|")
+            lines += ["", f"## {TITLES[suite]}", "", "| part | p50 | p90 | p99 | cpu | runs | what |"]
+            lines.append("|---|---:|---:|---:|---:|---:|---|")
         for row in rows:
-            times = " | ".join(f"{row[key]:.2f}" for key in ("p50", "p90", "p99"))
-            lines.append(f"| {row['name']} | {times} | {row['repeats']} | {row['note']} |")
+            cells = [row["name"], *_times(row), str(row["repeats"]), row["note"]]
+            lines.append(f"| {' | '.join(cells)} |")
     if report["notes"]:
         lines += ["", "## Not measured, and why", "", *(f"- {note}" for note in report["notes"])]
     return "\n".join(lines) + "\n"
+
+
+def _times(row: Mapping[str, Any]) -> list[str]:
+    return ["" if row[key] is None else f"{row[key]:.2f}" for key in ("p50", "p90", "p99", "cpu")]
