@@ -42,9 +42,13 @@ def on_signal(react: Callable[[str], object]) -> None:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(sender.fileno())
 
+    # Given away at its call: what this thread still held at the end of the process would not be freed,
+    # and Fast DDS would leave 64 MB of shared memory behind.
+    pending = [react]
+
     def wait() -> None:
         with sender:  # keeps it open
-            react(signal.Signals(receiver.recv(1)[0]).name)
+            pending.pop()(signal.Signals(receiver.recv(1)[0]).name)
             asked = time.monotonic()
             while time.monotonic() - asked < 1.0:  # some launchers repeat what the terminal sent
                 receiver.recv(1)
