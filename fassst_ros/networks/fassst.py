@@ -30,20 +30,32 @@ PRESETS = {
 }
 
 
+class Dense(NamedTuple):
+    """One-to-many answer of each stride-16 position: logits (B, P, C), left top right bottom (B, P, 4).
+
+    Distances are fractions of the input, from the position's centre.
+    """
+
+    logits: Tensor
+    distances: Tensor
+
+
 class Slots(NamedTuple):
     """What the IAM says: logits (B, n, C), quality logits (B, n), boxes (B, n, 4) xyxy in [0, 1]."""
 
     logits: Tensor
     quality: Tensor
     boxes: Tensor
+    dense: Dense | None
 
 
 class InstanceAttention(nn.Module):
     """IAM: nine convolutions from E to grid x grid slots, single-stage regression (section 3.2).
 
     With `attention` each slot also looks at the stride-16 map: softmax weights over positions, near
-    its cell first, give it features and the mean position that it looked at, from which the box
-    centre is regressed. That restores the place that pooling to a coarse grid has lost.
+    its cell first, give it features and the mean position that it looked at, which restores the
+    place that pooling to a coarse grid has lost. With `dense` every position also states classes and
+    a box, supervised one-to-many; slots look where objects are stated, and refine what they read.
     """
 
     HEADS, KEY = 4, 32
@@ -52,10 +64,17 @@ class InstanceAttention(nn.Module):
     prior: Tensor
 
     def __init__(
-        self, cin: int, stride: int, size: tuple[int, int], grid: int, classes: int, attention: bool
+        self,
+        cin: int,
+        stride: int,
+        size: tuple[int, int],
+        grid: int,
+        classes: int,
+        attention: bool,
+        dense: bool,
     ) -> None:
         super().__init__()
-        self.grid, self.attention = grid, attention
+        self.grid, self.classes, self.attention = grid, classes, attention
         self.reduce = nn.Sequential(ConvNorm(cin, 128, 3, 16 // stride), ConvNorm(128, 128, 3))
         self.deepen = nn.Sequential(ConvNorm(128, 256, 3, 2), ConvNorm(256, 256, 3), ConvNorm(256, 256, 3))
         rows, columns = (s // 16 for s in size)
@@ -69,49 +88,69 @@ class InstanceAttention(nn.Module):
             self.value = nn.Conv2d(128 + 256, 256, 1)
             self.mix = nn.Sequential(nn.Linear(256 + 256, 256), nn.ReLU(inplace=True))
             extra = 2 * self.HEADS
+        self.dense = nn.Conv2d(128 + 256, classes + 4, 1) if dense else None
+        if self.dense is not None:
+            nn.init.normal_(self.dense.weight, std=0.01)
+            with torch.no_grad():
+                self.dense.bias.copy_(torch.tensor([PRIOR] * classes + [0.0] * 4))  # type: ignore[union-attr]
         self.answer = nn.Linear(256 + extra, 4 + classes + 1)  # conv1x1 on the grid, kept as a matrix
         nn.init.normal_(self.answer.weight, std=0.01)
         nn.init.zeros_(self.answer.bias)
         self.answer.bias.data[4:-1] = PRIOR
-        self.answer.bias.data[2:4] = -1.5  # boxes start at about a fifth of the image
         centres = cell_centres(grid, grid)
         positions = cell_centres(rows, columns)
         # From each slot to each position, in cells. Kept relative: what is small stays exact in bf16.
-        relative = (positions[None] - centres[:, None]) * grid  # n, positions, 2
+        relative = (positions[None] - centres[:, None]) * grid  # n, P, 2
         self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("relative", relative, persistent=False)
-        # soft prior: half a unit of logit at one cell's distance, growing with its square
-        self.register_buffer("prior", -0.5 * relative.square().sum(-1), persistent=False)
+        # soft prior: one unit of logit at one cell's distance, growing with its square
+        self.register_buffer("prior", -relative.square().sum(-1), persistent=False)
 
-    def forward(self, raw: Tensor) -> tuple[Slots, Tensor]:
-        """E (B, c, h, w) -> the slots, and the stride-16 map that the auxiliary head supervises."""
+    def forward(self, raw: Tensor) -> Slots:
+        """E (B, c, h, w) -> the slots."""
         near = self.reduce(raw)  # B, 128, H/16, W/16
         far = self.deepen(near)  # B, 256, H/32, W/32
         slots = self.slots(self.pool(far)).flatten(2).transpose(1, 2)  # B, n, 256
         context = torch.cat((near, F.interpolate(far, size=near.shape[2:])), 1)
-        offset = self.centres.new_zeros(())
+        dense = self._state(context) if self.dense is not None else None
+        centre, side = self.centres, 0.2 * torch.ones_like(self.centres)
+        read: Tensor | float = 0.0
         if self.attention:
-            slots, offset = self._attend(slots, context)
+            slots, weights, where = self._attend(slots, context, dense)
+            centre = self.centres + where / self.grid
+            if dense is not None:
+                box = torch.matmul(weights, dense.distances).float()  # B, n, 4
+                centre = centre + (box[..., 2:] - box[..., :2]) / 2
+                side = box[..., :2] + box[..., 2:]
+                read = torch.matmul(weights, dense.logits.detach() - PRIOR).float()
         out = self.answer(slots).float()
-        # centre: cell centre (+ where it looked) + an offset within 1.5 cells
-        centre = self.centres + (offset + 1.5 * torch.tanh(out[..., :2])) / self.grid
-        side = torch.sigmoid(out[..., 2:4])
+        centre = centre + torch.tanh(out[..., :2]) * (side / 2 + 0.5 / self.grid)
+        side = side * torch.exp(2 * torch.tanh(out[..., 2:4] / 2))
         boxes = torch.cat((centre - side / 2, centre + side / 2), -1)
-        return Slots(out[..., 4:-1], out[..., -1], boxes), context
+        return Slots(out[..., 4:-1] + read, out[..., -1], boxes, dense)
 
-    def _attend(self, slots: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def _state(self, context: Tensor) -> Dense:
+        assert self.dense is not None
+        out = self.dense(context).float().flatten(2).transpose(1, 2)  # B, P, C + 4
+        return Dense(out[..., : self.classes], 0.1 * out[..., self.classes :].clamp(-4, 2.3).exp())
+
+    def _attend(self, slots: Tensor, context: Tensor, dense: Dense | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Slots enriched by what they see (B, n, 256 + 2 heads); of the first head: the weights
+        (B, n, P) and the mean position (B, n, 2), in cells from the slot's own."""
         batch, count = slots.shape[:2]
         query = self.query(slots).reshape(batch, count, self.HEADS, self.KEY).transpose(1, 2)
         key = self.key(context).reshape(batch, self.HEADS, self.KEY, -1)
-        weights = torch.matmul(query, key).float() / math.sqrt(self.KEY) + self.prior
-        weights = weights.softmax(-1)  # B, heads, n, positions
+        affinity = torch.matmul(query, key).float() / math.sqrt(self.KEY) + self.prior
+        if dense is not None:  # objects attract: log-odds of the surest class
+            affinity = affinity + dense.logits.detach().amax(2)[:, None, None].clamp(min=-6)
+        weights = affinity.softmax(-1)  # B, heads, n, P
         value = self.value(context).reshape(batch, self.HEADS, 256 // self.HEADS, -1)
         seen = torch.matmul(weights.to(value.dtype), value.transpose(2, 3))  # B, heads, n, 64
         seen = seen.transpose(1, 2).reshape(batch, count, 256)
-        where = torch.matmul(weights.transpose(1, 2), self.relative)  # B, n, heads, 2 in cells
-        where = where.reshape(batch, count, 2 * self.HEADS).float()
-        slots = torch.cat((slots + self.mix(torch.cat((slots, seen), -1)), where.to(slots.dtype)), -1)
-        return slots, where[..., :2]
+        where = torch.matmul(weights.transpose(1, 2), self.relative).float()  # B, n, heads, 2
+        place = where.reshape(batch, count, 2 * self.HEADS).to(slots.dtype)
+        slots = torch.cat((slots + self.mix(torch.cat((slots, seen), -1)), place), -1)
+        return slots, weights[:, 0], where[:, :, 0]
 
 
 class PyramidMask(nn.Module):
@@ -201,12 +240,9 @@ class FASSST(SegmentationNetwork):
             grid,
             num_classes,
             attention,
+            matching == "hungarian_dense",
         )
         self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion)
-        self.dense = nn.Conv2d(128 + 256, num_classes + 4, 1)  # auxiliary, training only
-        nn.init.normal_(self.dense.weight, std=0.01)
-        with torch.no_grad():
-            self.dense.bias.copy_(torch.tensor([PRIOR] * num_classes + [0.0] * 4))  # type: ignore[union-attr]
         self.register_buffer(
             "scale", torch.tensor([columns, height] * 2, dtype=torch.float32), persistent=False
         )
@@ -217,7 +253,7 @@ class FASSST(SegmentationNetwork):
 
     def forward(self, images: Tensor) -> RawOutputs:
         features = self.features(images)
-        slots, _ = self.iam(features.raw)
+        slots = self.iam(features.raw)
         best = slots.logits.sigmoid().max(-1)
         scores = torch.sqrt(best.values * slots.quality.sigmoid())
         if self.nms == "matrix":

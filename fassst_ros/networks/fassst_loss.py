@@ -1,4 +1,4 @@
-"""The training side of FASSST: 5.75 Lm + 3 Ll + 1.25 Lc (section 3.4), quality and auxiliary terms."""
+"""The training side of FASSST: 5.75 Lm + 3 Ll + 1.25 Lc (section 3.4), quality and dense terms."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fassst_ros.networks.losses import box_loss, dice_loss, paired_giou, quality
 from fassst_ros.networks.matching import align_tasks, match_slots
 
 if TYPE_CHECKING:
-    from fassst_ros.networks.fassst import FASSST, Slots
+    from fassst_ros.networks.fassst import FASSST, Dense, Slots
 
-MASK, BOX, CLASS, QUALITY, AUXILIARY = 5.75, 3.0, 1.25, 1.0, 0.5
+MASK, BOX, CLASS, QUALITY, DENSE = 5.75, 3.0, 1.25, 1.0, 1.0
 MAX_ROIS = 128  # a batch; bounds memory on crowds
 
 
 def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress: float) -> dict[str, Tensor]:
-    """The weighted terms of a batch: mask, box, class, quality, auxiliary.
+    """The weighted terms of a batch: mask, box, class, quality, dense.
 
     progress 0..1: masks learn on jittered true boxes during the first third, then half of them on
     the boxes that the network itself predicts.
     """
     features = network.features(images)
-    slots, context = network.iam(features.raw)
+    slots: Slots = network.iam(features.raw)
     gt_boxes = [t["boxes"] / network.scale for t in targets]
     matches = [
         match_slots(
@@ -39,8 +39,8 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
     losses = _slot_losses(slots, targets, gt_boxes, matches, network.scale, count)
     rois = [_choose_rois(slots.boxes[i], gt_boxes[i], *matches[i], progress) for i in range(len(targets))]
     losses["mask"] = _mask_loss(network, features.levels, rois, targets)
-    if network.matching == "hungarian_dense":
-        losses["auxiliary"] = _dense_loss(network, context, targets, gt_boxes)
+    if slots.dense is not None:
+        losses["dense"] = _dense_loss(network, slots.dense, targets, gt_boxes)
     return losses
 
 
@@ -135,16 +135,12 @@ def _sample_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     return sampled[:, 0]
 
 
-def _dense_loss(network: FASSST, context: Tensor, targets: list[Target], gt_boxes: list[Tensor]) -> Tensor:
-    """One-to-many supervision of every stride-16 position, for richer features; training only."""
-    rows, columns = context.shape[2:]
-    centres = cell_centres(rows, columns).to(context.device)
-    out = network.dense(context).float().flatten(2).transpose(1, 2)  # B, P, C + 4
-    logits, distances = (
-        out[..., : network.num_classes],
-        0.1 * out[..., network.num_classes :].clamp(-4, 4).exp(),
-    )
-    boxes = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), -1)
+def _dense_loss(network: FASSST, dense: Dense, targets: list[Target], gt_boxes: list[Tensor]) -> Tensor:
+    """One-to-many supervision of every stride-16 position."""
+    rows, columns = (s // 16 for s in network.input_size)
+    centres = cell_centres(rows, columns).to(dense.logits.device)
+    logits = dense.logits
+    boxes = torch.cat((centres - dense.distances[..., :2], centres + dense.distances[..., 2:]), -1)
     quality = torch.zeros_like(logits)
     weight = torch.zeros_like(logits)
     box, total = logits.new_zeros(()), 1e-6
@@ -159,5 +155,5 @@ def _dense_loss(network: FASSST, context: Tensor, targets: list[Target], gt_boxe
         box = box + (box_loss(boxes[i, position], gt_boxes[i][obj]) * q).sum()
         total += float(q.sum())
     cls = (quality_focal(logits, quality) * weight).sum()
-    loss: Tensor = AUXILIARY * (CLASS * cls + BOX * box) / max(1.0, total)
+    loss: Tensor = DENSE * (CLASS * cls + BOX * box) / max(1.0, total)
     return loss
