@@ -11,9 +11,9 @@ from launch_ros.actions import LifecycleNode, Node
 
 SHARE = get_package_share_directory("fassst_ros")
 CONFIG = os.path.join(SHARE, "config")
-NAME = "segment"
-#: Fast DDS reads the first name up to Jazzy, the second one since 2.13 (Jazzy, Kilted).
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+NAME = "segment_node"
+#: Where Fast DDS 2 (up to Jazzy) and Fast DDS 3 find their profiles.
+FASTDDS_2, FASTDDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
 
 ARGUMENTS = (
     DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
@@ -60,10 +60,12 @@ ARGUMENTS = (
 
 
 def dds_environment() -> dict[str, str]:
-    """The Fast DDS profile for large images, unless the user has chosen one. Others ignore it."""
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+    """The Fast DDS profile for large images, unless the user has chosen one. Other DDS ignore it."""
+    if os.environ.get(FASTDDS_2) or os.environ.get(FASTDDS_3):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, os.path.join(CONFIG, "fastdds_large_images.xml"))
+    # Never both: Fast DDS 3 reads both, and the second reading fails.
+    name = FASTDDS_2 if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else FASTDDS_3
+    return {name: os.path.join(CONFIG, "fastdds_large_images.xml")}
 
 
 def make_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
