@@ -78,6 +78,12 @@ def children(out: Path) -> dict[str, int]:
     return found
 
 
+def shared_memory(pid: int) -> set[Path]:
+    """The segments of Fast DDS that a process uses."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {Path(name) for name in re.findall(r"/dev/shm/fastdds_[0-9a-f]{16}\b", maps)}
+
+
 def check_summary(out: Path) -> dict[str, Any]:
     """summary.json, its sums checked against the results' bag."""
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
@@ -215,13 +221,17 @@ def test_ctrl_c_ends_all_processes(
     bag: Path, model: Path, tmp_path: Path, moment: Callable[[str], bool]
 ) -> None:
     demo = start_and_wait(tmp_path / "out", bag, model, moment)
-    assert "node" in children(tmp_path / "out")
+    running = children(tmp_path / "out")
+    assert "node" in running
+    segments = {segment for pid in running.values() for segment in shared_memory(pid)}
+    assert segments
     demo.send_signal(signal.SIGINT)
     rest, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, rest
     assert "all processes have ended" in rest
     assert "Traceback" not in rest
     assert not children(tmp_path / "out")
+    assert not [segment for segment in segments if segment.exists()]
 
 
 @pytest.mark.parametrize("name", ["node", "replay"])
