@@ -7,6 +7,7 @@ services answer at once under any load, and entities are created and destroyed b
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import traceback
@@ -300,6 +301,9 @@ def main(args: list[str] | None = None) -> int:
         executor.shutdown()
         node.destroy_node()
         try_shutdown()
+        # Python's end restores the default handlers: a repeated signal would then kill the process.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 
