@@ -114,3 +114,7 @@ def read_settings(args: argparse.Namespace, cls: type[T], skip: Collection[str] 
     fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(args, name) for name in fields if name not in skip and hasattr(args, name)}
     return from_mapping(cls, given, "command line")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

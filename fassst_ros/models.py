@@ -39,21 +39,21 @@ def shipped_models() -> dict[str, Path]:
 def resolve_model(name: str) -> Path:
     """The model file that `name` means: a path, the name of a shipped model, or "" = the default.
 
-    A name with a suffix or a folder separator is a path. Raises ModelError, listing the shipped
+    Links are not followed: the card lies beside the link. Raises ModelError, listing the shipped
     models, if there is no such file.
     """
     wanted = name or DEFAULT_MODEL
+    shipped = shipped_models()
+    if wanted in shipped:
+        return shipped[wanted]
     path = Path(wanted).expanduser()
+    if path.is_file():
+        return path.absolute()
     if path.suffix or len(path.parts) > 1:
-        if path.is_file():
-            return path.resolve()
         reason = f"model file {wanted} " + ("is a folder" if path.is_dir() else "does not exist")
     else:
-        shipped = shipped_models()
-        if wanted in shipped:
-            return shipped[wanted]
         reason = f"no shipped model is named {wanted!r}"
-    known = ", ".join(f"{n} ({p})" for n, p in shipped_models().items())
+    known = ", ".join(f"{n} ({p})" for n, p in shipped.items())
     places = ", ".join(map(str, shared_folders("models"))) or "no models folder was found"
     raise ModelError(
         f"{reason}. Give the path of an .onnx file with its card beside it, or one of: {known or 'none'} "

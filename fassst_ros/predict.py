@@ -1,4 +1,13 @@
-"""`fassst predict`: drawn pictures, and predictions.json in COCO's result format."""
+"""`fassst predict`: drawn pictures, and predictions.json in COCO's result format.
+
+A list with one object an instance, as `COCO.loadRes` of pycocotools reads it, and two keys more:
+    image_id      the number that is the file's name where all names are numbers (000000000139.jpg),
+                  else the number of the frame in this run, from 1
+    category_id   class id of the model card; COCO's ids for the shipped models
+    segmentation  {"size": [height, width], "counts": compressed run lengths} over the whole image
+    bbox          [x, y, width, height] in pixels of the image, score: 0..1
+    file_name     the file, or the camera's index; frame: of a video or camera, from 0
+"""
 
 from __future__ import annotations
 
@@ -20,6 +29,7 @@ from fassst_ros.types import ConfigError, InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst predict`."""
+    parser.epilog = "Exit status 1 if a file could not be read; the others are done nevertheless."
     parser.add_argument(
         "sources",
         nargs="+",

@@ -16,10 +16,8 @@ from fassst_ros.types import ConfigError
 
 def fassst(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
-    code = "import sys; from fassst_ros.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-m", "fassst_ros.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_help_names_every_command() -> None:

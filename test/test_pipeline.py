@@ -163,6 +163,10 @@ def test_models_are_found_by_path_name_and_default(
     assert models.resolve_model(str(model)) == model
     monkeypatch.chdir(model.parent)
     assert models.resolve_model("tiny.onnx") == model
+    link = tmp_path / "links" / "linked.onnx"
+    link.parent.mkdir()
+    link.symlink_to(model)
+    assert models.resolve_model(str(link)) == link
     monkeypatch.setattr(models, "DEFAULT_MODEL", "other_shipped")
     assert models.resolve_model("") == share / "other_shipped.onnx"
 

@@ -190,10 +190,9 @@ def test_damaged_video_and_absent_camera(
 def test_ctrl_c_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
     make_video(tmp_path / "drive.mp4", 400)
     out = tmp_path / "out"
-    code = "import sys; from fassst_ros.cli import main; sys.exit(main())"
     options = ["--model", model, "--runtime", "onnxruntime", "--out", out]
     videos = [tmp_path / "drive.mp4"] * 20
-    command = [sys.executable, "-c", code, "predict", *videos, *options]
+    command = [sys.executable, "-m", "fassst_ros.cli", "predict", *videos, *options]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not (out / "drive.mp4").exists() and time.monotonic() < end:
