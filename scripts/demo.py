@@ -42,11 +42,12 @@ class Screen:
 
     def __init__(self) -> None:
         self._console = Console()
+        self._terminal = self._console.is_terminal and not self._console.is_dumb_terminal
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._last, self._printed = "", 0.0
 
     def __enter__(self) -> Screen:
-        if self._console.is_terminal:
+        if self._terminal:
             self._live.start()
         return self
 
@@ -55,7 +56,7 @@ class Screen:
 
     def progress(self, text: str) -> None:
         """What is being waited for."""
-        if self._console.is_terminal:
+        if self._terminal:
             self._live.update(Text(f"{text} ..."))
         elif text != self._last:
             print(f"{text} ...", flush=True)
@@ -63,7 +64,7 @@ class Screen:
 
     def show(self, tally: Tally, final: bool = False) -> None:
         """The counts; plain lines come once a second."""
-        if self._console.is_terminal:
+        if self._terminal:
             self._live.update(tally.table(), refresh=final)
         elif final or time.monotonic() - self._printed > 1:
             print(tally.line(), flush=True)
@@ -131,7 +132,7 @@ def watch(family: Family, tally: Tally, screen: Screen) -> None:
 def play(options: argparse.Namespace, model: Path, logs: Path, tally: Tally) -> None:
     """Run the three processes over the bag; fills `tally` and out/results."""
     domain = options.domain or free_domain()
-    print(f"ROS_DOMAIN_ID={domain}, logs in {logs}", flush=True)
+    print(f"ROS_DOMAIN_ID={domain} (to listen from another terminal), logs in {logs}", flush=True)
     with Screen() as screen, Family(environment(PROFILE, logs, domain), logs) as family:
         family.start(
             *("node", "fassst_ros.ros.node", "--ros-args", "-r", f"__node:={NODE}", "-r", f"image:={CAMERA}"),

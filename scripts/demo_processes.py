@@ -101,11 +101,11 @@ class Family:
 
     def next_event(self, timeout: float) -> tuple[str, dict[str, Any]] | None:
         """(child, event), or None after `timeout` seconds. Raises DemoError if a child has failed."""
+        self.check()
         try:
             event: tuple[str, dict[str, Any]] = self.events.get(timeout=timeout)
             return event
         except queue.Empty:
-            self.check()
             return None
 
     def check(self) -> None:
@@ -139,6 +139,9 @@ class Family:
                     child.process.kill()
                 child.process.wait()
                 child.drain()
+        crashed = [c for c in children if c.process.returncode < 0]
+        for child in crashed:
+            print(f"the {child.name} process did not end by itself; see {child.log}", file=sys.stderr)
 
     def __enter__(self) -> Family:
         return self

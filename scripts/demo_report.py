@@ -86,29 +86,29 @@ class Tally:
         p50, p99 = np.percentile(self.latencies, (50, 99))
         return float(p50), float(p99)
 
+    def columns(self) -> dict[str, str]:
+        """What is shown of it: name -> value."""
+        p50, p99 = (f"{value:.1f} ms" if self.latencies else "-" for value in self.percentiles())
+        return {
+            "frames in": f"{len(self.published)} of {self.expected}",
+            "segmented": str(len(self.results)),
+            "dropped": str(self.dropped),
+            "instances": str(self.instances),
+            "latency p50": p50,
+            "latency p99": p99,
+        }
+
     def table(self) -> Table:
         """The live table."""
         table = Table(title=" · ".join(self.facts.get(k, "") for k in ("model", "runtime", "device")))
-        for name in ("frames in", "segmented", "dropped", "instances", "latency p50", "latency p99"):
+        for name in self.columns():
             table.add_column(name, justify="right")
-        p50, p99 = self.percentiles()
-        table.add_row(
-            f"{len(self.published)} of {self.expected}",
-            str(len(self.results)),
-            str(self.dropped),
-            str(self.instances),
-            f"{p50:.1f} ms",
-            f"{p99:.1f} ms",
-        )
+        table.add_row(*self.columns().values())
         return table
 
     def line(self) -> str:
         """The same as one line, for logs."""
-        p50, p99 = self.percentiles()
-        return (
-            f"frames in {len(self.published)} of {self.expected}, segmented {len(self.results)}, dropped "
-            f"{self.dropped}, instances {self.instances}, latency p50 {p50:.1f} ms, p99 {p99:.1f} ms"
-        )
+        return ", ".join(f"{name} {value}" for name, value in self.columns().items())
 
 
 def read_results(bag: Path) -> dict[int, Any]:

@@ -80,6 +80,7 @@ class Player:
             raise ConfigError(f"{bag.path}: {bag.topic} holds raw images; leave --compressed out")
         self._node, self._bag, self._options = node, bag, options
         self._compressed = options.compressed
+        self._now = 0
         self.counts = Counts()
         profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         kind = CompressedImage if self._compressed else Image
@@ -143,8 +144,10 @@ class Player:
             time.sleep(min(left, _CLOCK_PERIOD))
 
     def _publish_clock(self, now: int) -> None:
+        """Publish `now` [ns], or the time before if stamps were recorded out of order."""
         assert self._clock is not None
-        self._clock.publish(Clock(clock=_to_time(max(0, now))))
+        self._now = max(self._now, now)
+        self._clock.publish(Clock(clock=_to_time(self._now)))
 
     def _publish(self, message: Image | CompressedImage, slot: Slot, late: float) -> dict[str, Any]:
         counts = self.counts
