@@ -43,19 +43,22 @@ class Camera:
     topic: str
     name: str
     counters: Counters = field(default_factory=Counters)
-    times: dict[str, deque[float]] = field(default_factory=dict)
     arrival: float = 0.0
     warning: str = ""
     error: str = ""
+    _times: dict[str, deque[float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record(self, stages: dict[str, float]) -> None:
         """Keep the times of one frame, in milliseconds."""
-        for stage, value in stages.items():
-            self.times.setdefault(stage, deque(maxlen=WINDOW)).append(value)
+        with self._lock:
+            for stage, value in stages.items():
+                self._times.setdefault(stage, deque(maxlen=WINDOW)).append(value)
 
     def percentiles(self, stage: str) -> tuple[float, float]:
         """(p50, p99) of a stage in milliseconds over the last frames; NaN before the first one."""
-        values = list(self.times.get(stage, ()))
+        with self._lock:
+            values = list(self._times.get(stage, ()))
         if not values:
             return float("nan"), float("nan")
         p50, p99 = np.percentile(values, (50, 99))

@@ -70,13 +70,18 @@ class Input:
         publishers = self._offers()
         wanted = self._wanted(publishers)
         if publishers and wanted != self._plan:
-            self._node.get_logger().info(
-                f"{self._topic}: subscribing again as {wanted.type}, {wanted.reliability}, "
-                f"to fit {publishers[0].node}"
-            )
-            self._subscribe(wanted)
+            self._follow(wanted, publishers[0].node)
         self._report_silence(publishers)
         self._follow_info()
+
+    def _follow(self, wanted: qos.Plan, publisher: str) -> None:
+        how = f"{self._topic}: subscribing again as {wanted.type}, {wanted.reliability}, to fit {publisher}"
+        try:
+            self._subscribe(wanted)
+        except Exception as err:  # Fast DDS allows a process one type a topic; the next `watch` tries again
+            self._warn(f"{how} failed: {err}")
+        else:
+            self._node.get_logger().info(how)
 
     @property
     def _topic(self) -> str:

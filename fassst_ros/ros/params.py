@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ class Parameters:
                 point = " (numbers of type double need a decimal point)" if KINDS[name] is float else ""
                 raise ConfigError(f"parameter {name}: {err}. Expected: {explain(name)}{point}") from err
         self.current = build(values)
+        _warn_of_unknown(node)
         if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
             node.add_pre_set_parameters_callback(_integers_as_doubles)
         node.add_on_set_parameters_callback(self._on_set)
@@ -196,6 +198,15 @@ class Parameters:
                     f"unconfigured first (`ros2 lifecycle set {node} deactivate`, then `cleanup`), set it "
                     "and configure again"
                 )
+
+
+def _warn_of_unknown(node: Node) -> None:
+    """ROS ignores start values of undeclared parameters, so a misspelt one would go unnoticed."""
+    for name in getattr(node, "_parameter_overrides", {}):
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            close = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(FIELDS)}"
+            node.get_logger().warning(f"unknown parameter {name} is ignored; {hint}")
 
 
 def _integers_as_doubles(changes: list[Parameter[Any]]) -> list[Parameter[Any]]:

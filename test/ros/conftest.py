@@ -118,7 +118,7 @@ class Driver:
         """Ask for a transition; True if it succeeded."""
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS[transition]
-        return bool(self.call(ChangeState, "change_state", request).success)
+        return bool(self.call(ChangeState, "change_state", request, timeout=120.0).success)
 
     @property
     def state(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import importlib.util
 import time
 from typing import Any
 
@@ -342,3 +343,29 @@ def test_remapping_and_namespace(bench: Bench) -> None:
     results = driver.collect(InstanceArray, "/robot/objects")
     camera = driver.publisher(Image, "/zed/rgb")
     segment_one(driver, camera, results, make_image())
+
+
+def test_detections_where_vision_msgs_is_installed(bench: Bench) -> None:
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    _, driver = bench.active()
+    came = driver.collect(vision_msgs.Detection2DArray, "detections")
+    results = driver.collect(InstanceArray, "instances")
+    camera = driver.publisher(Image, "/image")
+    expected = segment_one(driver, camera, results, as_image(picture(), stamp=7))
+    wait_until(lambda: came)
+    assert came[0].header == expected.header
+    for detection, instance in zip(came[0].detections, expected.instances, strict=True):
+        box = detection.bbox
+        assert box.center.position.x - box.size_x / 2 == pytest.approx(instance.x_min)
+        assert box.center.position.y + box.size_y / 2 == pytest.approx(instance.y_max)
+        assert detection.id == str(instance.id)
+        (result,) = detection.results
+        assert result.hypothesis.class_id == instance.class_name
+        assert result.hypothesis.score == pytest.approx(instance.score)
+
+
+def test_nothing_is_missing_without_vision_msgs(bench: Bench) -> None:
+    if importlib.util.find_spec("vision_msgs") is not None:
+        pytest.skip("vision_msgs is installed")
+    node, _ = bench.active()
+    assert not [p for p in node.publishers if p.topic_name.endswith("/detections")]

@@ -159,3 +159,10 @@ def test_nonsense_requests_leave_the_node_alive(bench: Bench, kind: int) -> None
     assert driver.state == "unconfigured"
     assert (node.settings.segment.classes == ("y",)) == (kind == 9)
     assert node.settings.node == before.node
+
+
+def test_a_misspelt_parameter_is_noticed(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    bench.start(score_treshold=0.5, use_sim_time=False)
+    said = capfd.readouterr().err
+    assert "unknown parameter score_treshold is ignored; did you mean score_threshold?" in said
+    assert said.count("unknown parameter") == 1
