@@ -13,6 +13,7 @@ import math
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import FrameType
@@ -73,15 +74,17 @@ class Screen:
 
 def prepare(out: Path) -> Path:
     """Make `out` and remove what an earlier demo left there. Returns the folder for logs."""
-    logs = out / "logs"
+    logs, results = out / "logs", out / "results"
+    if results.exists() and not (results / "results.db3").is_file():
+        raise DemoError(f"{results} exists and is not of this demo. Give another folder with --out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        logs.mkdir(parents=True, exist_ok=True)
         for file in [*out.glob("overlay_*.jpg"), out / "summary.json"]:
             file.unlink(missing_ok=True)
-        for folder in (logs, out / "results"):
-            if folder.exists():
-                shutil.rmtree(folder)
-        logs.mkdir()
+        if results.exists():
+            shutil.rmtree(results)
+        for folder in (out, logs):
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError as err:
         raise DemoError(f"cannot write to {out}: {err}. Give another folder with --out") from err
     return logs

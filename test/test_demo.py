@@ -179,6 +179,15 @@ def test_an_unwritable_folder_stops_before_anything_starts(bag: Path, model: Pat
     assert "starting" not in result.stdout
 
 
+def test_a_folder_of_somebody_else_is_left_alone(bag: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/thesis.txt").touch()
+    result = run(tmp_path, "--bag", str(bag), "--model", str(model))
+    assert result.returncode == 1
+    assert "is not of this demo" in result.stderr
+    assert (tmp_path / "results/thesis.txt").exists()
+
+
 def test_a_node_that_cannot_be_configured(bag: Path, tmp_path: Path) -> None:
     model = tmp_path / "broken.onnx"
     model.write_bytes(b"no graph")
