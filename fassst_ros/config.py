@@ -34,7 +34,14 @@ def setting(
 
     minimum, maximum: inclusive. read_only: in the node, fixed once the node is configured.
     """
-    meta = dict(doc=doc, unit=unit, minimum=minimum, maximum=maximum, choices=choices, read_only=read_only)
+    meta = {
+        "doc": doc,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "read_only": read_only,
+    }
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -42,7 +49,9 @@ def setting(
 class RuntimeOptions:
     """Which model is executed, and on what."""
 
-    model: str = setting("", "model file (.onnx) or name of a shipped model; empty: the default", read_only=True)
+    model: str = setting(
+        "", "model file (.onnx) or name of a shipped model; empty: the default", read_only=True
+    )
     runtime: str = setting(
         "auto",
         "what executes the model; auto takes the first that works of tensorrt, openvino, onnxruntime",
@@ -57,9 +66,7 @@ class RuntimeOptions:
     )
     threads: int = setting(0, "CPU threads; 0: all cores", minimum=0, maximum=256, read_only=True)
     device_id: int = setting(0, "index of the GPU", minimum=0, maximum=63, read_only=True)
-    cache_dir: str = setting(
-        "", "folder for built engines; empty: ~/.cache/fassst_ros", read_only=True
-    )
+    cache_dir: str = setting("", "folder for built engines; empty: ~/.cache/fassst_ros", read_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,9 @@ class SegmentOptions:
     mask_threshold: float = setting(
         -1.0, "probability of a set mask pixel; -1: the value of the model card", minimum=-1.0, maximum=1.0
     )
-    max_instances: int = setting(100, "at most so many instances an image, best first", minimum=1, maximum=65535)
+    max_instances: int = setting(
+        100, "at most so many instances an image, best first", minimum=1, maximum=65535
+    )
     classes: tuple[str, ...] = setting((), "names of the classes to keep; empty: all")
 
 

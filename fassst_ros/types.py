@@ -160,8 +160,14 @@ class Instances:
         result = []
         for mask in self.masks:
             h, w = mask.bits.shape
-            columns = np.zeros((width, height), np.bool_)  # transposed: COCO counts down columns
-            columns[mask.x : mask.x + w, mask.y : mask.y + h] = mask.bits.T
-            counts = RoiMask(0, 0, columns).run_lengths()
-            result.append({"size": [height, width], "counts": counts.tolist()})
+            columns = np.zeros((w, height), np.bool_)  # transposed: COCO counts down columns
+            columns[:, mask.y : mask.y + h] = mask.bits.T
+            counts = RoiMask(0, 0, columns).run_lengths().tolist() or [0]
+            counts[0] += mask.x * height  # columns left of the rectangle
+            right = (width - mask.x - w) * height
+            if len(counts) % 2:  # ends with background
+                counts[-1] += right
+            elif right:
+                counts.append(right)
+            result.append({"size": [height, width], "counts": counts})
         return result

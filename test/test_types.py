@@ -78,6 +78,25 @@ def test_dense_and_coco_masks_are_the_same(seed: int) -> None:
         assert rle["size"] == [23, 31]
 
 
+def test_coco_masks_at_the_edges_and_empty_ones() -> None:
+    full = [np.ones((h, w), np.bool_) for h, w in ((4, 6), (4, 1), (4, 1), (1, 6), (2, 0), (2, 2))]
+    places = [(0, 0), (0, 0), (5, 0), (0, 3), (3, 1), (4, 1)]
+    masks = [RoiMask(x, y, bits) for (x, y), bits in zip(places, full, strict=True)]
+    masks.append(RoiMask(1, 1, np.zeros((2, 3), np.bool_)))
+    n = len(masks)
+    boxes, scores = np.zeros((n, 4), np.float32), np.zeros(n, np.float32)
+    instances = Instances(boxes, scores, np.ones(n, np.int32), tuple(masks), (4, 6))
+    assert [rle["counts"] for rle in instances.to_rle()] == [
+        [0, 24],
+        [0, 4, 20],
+        [20, 4],
+        [3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1],
+        [24],
+        [17, 2, 2, 2, 1],
+        [24],
+    ]
+
+
 def test_instances_check_lengths_types_and_rectangles() -> None:
     good = random_instances(0)
     given = (good.boxes, good.scores, good.class_ids, good.masks, good.size)
