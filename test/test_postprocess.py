@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from tiny_model import tiny_card
@@ -190,3 +191,30 @@ def test_frame_masks_tile_the_whole_image() -> None:
     values = slow_values(raw["masks"][0, 0], (0, 0, 160, 80), (80, 160))
     np.testing.assert_array_equal(found.to_dense()[0], values > 0.5)
     assert (mask.x, mask.y, mask.bits.shape) == (41, 40, (10, 18))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shapes_come_back_from_what_an_ideal_network_would_say(seed: int) -> None:
+    """Shapes on the image -> share of each of the 32 x 32 cells that they cover -> the same shapes."""
+    rng = np.random.default_rng(seed)
+    size, fine = (400, 900), 8
+    card = tiny_card(768, 768, slots=2, cells=32)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
+    radii = rng.uniform(0.4, 1.0, 9) * rng.uniform(20, 150)
+    center = rng.uniform(60, 340), rng.uniform(60, 840)
+    points = np.stack([center[1] + radii * np.cos(angles), center[0] + radii * np.sin(angles)], axis=1)
+    shape = np.zeros(size, np.uint8)
+    cv2.fillPoly(shape, [np.int32(points)], 1)
+    x, y, w, h = cv2.boundingRect(shape)
+    across = np.floor(x - 0.1 * w + (np.arange(32 * fine) + 0.5) / (32 * fine) * 1.2 * w).astype(int)
+    down = np.floor(y - 0.1 * h + (np.arange(32 * fine) + 0.5) / (32 * fine) * 1.2 * h).astype(int)
+    inside = (down[:, None] >= 0) & (down[:, None] < size[0]) & (across >= 0) & (across < size[1])
+    samples = np.where(
+        inside, shape[np.clip(down, 0, size[0] - 1)[:, None], np.clip(across, 0, size[1] - 1)], 0
+    )
+    raw = outputs(card, scores=[0.9, 0.0])
+    raw["boxes"][0, 0] = np.array([x, y, x + w, y + h]) * np.array([768 / 900, 768 / 400] * 2)
+    raw["masks"][0, 0] = samples.reshape(32, fine, 32, fine).mean(axis=(1, 3))
+    found = postprocess(raw, Geometry(size, (768, 768)), card).to_dense()[0]
+    truth = shape > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.96
