@@ -10,37 +10,42 @@ from torch.nn import functional as F
 
 from fassst_ros.networks.base import Target
 from fassst_ros.networks.blocks import cell_centres, pad_boxes
+from fassst_ros.networks.fassst_iam import Dense, PeakSlots, Slots
 from fassst_ros.networks.losses import box_loss, dice_loss, paired_giou, quality_focal, sigmoid_focal
 from fassst_ros.networks.matching import align_tasks, match_slots
 
 if TYPE_CHECKING:
-    from fassst_ros.networks.fassst import FASSST, Dense, Slots
+    from fassst_ros.networks.fassst import FASSST
 
 MASK, BOX, CLASS, QUALITY, DENSE = 5.75, 3.0, 1.25, 1.0, 1.0
 MAX_ROIS = 128  # a batch; bounds memory on crowds
 
 
 def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress: float) -> dict[str, Tensor]:
-    """The weighted terms of a batch: mask, box, class, quality, dense.
+    """The weighted terms of a batch: class, box and mask; quality and dense where slots are a grid.
 
     progress 0..1: masks learn on jittered true boxes during the first third, then half of them on
     the boxes that the network itself predicts.
     """
     features = network.features(images)
-    slots: Slots = network.iam(features.raw)
     gt_boxes = [t["boxes"] / network.scale for t in targets]
-    matches = [
-        match_slots(
-            slots.logits[i], slots.boxes[i], network.iam.centres, t["labels"], gt_boxes[i], network.matching
-        )
-        for i, t in enumerate(targets)
-    ]
-    count = max(1, sum(len(s) for s, _ in matches))
-    losses = _slot_losses(slots, targets, gt_boxes, matches, network.scale, count)
-    rois = [_choose_rois(slots.boxes[i], gt_boxes[i], *matches[i], progress) for i in range(len(targets))]
+    if isinstance(network.iam, PeakSlots):
+        dense = network.iam(features.raw)
+        losses, matches = _dense_losses(network, dense, targets, gt_boxes)
+        boxes = dense.boxes
+    else:
+        slots, stated = network.iam(features.raw)
+        centres, method = network.iam.centres, network.matching
+        matches = [
+            match_slots(slots.logits[i], slots.boxes[i], centres, t["labels"], gt_boxes[i], method)
+            for i, t in enumerate(targets)
+        ]
+        losses, boxes = _slot_losses(slots, targets, gt_boxes, matches, network.scale), slots.boxes
+        if stated is not None:
+            terms, _ = _dense_losses(network, stated, targets, gt_boxes)
+            losses["dense"] = DENSE * torch.stack(list(terms.values())).sum()
+    rois = [_choose_rois(boxes[i], gt_boxes[i], *matches[i], progress) for i in range(len(targets))]
     losses["mask"] = _mask_loss(network, features.levels, rois, targets)
-    if slots.dense is not None:
-        losses["dense"] = _dense_loss(network, slots.dense, targets, gt_boxes)
     return losses
 
 
@@ -50,8 +55,8 @@ def _slot_losses(
     gt_boxes: list[Tensor],
     matches: list[tuple[Tensor, Tensor]],
     scale: Tensor,
-    count: int,
 ) -> dict[str, Tensor]:
+    count = max(1, sum(len(slot) for slot, _ in matches))
     classes = torch.zeros_like(slots.logits)
     weight = torch.zeros_like(slots.logits)
     box, quality = slots.boxes.new_zeros(()), slots.boxes.new_zeros(())
@@ -135,25 +140,36 @@ def _sample_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
     return sampled[:, 0]
 
 
-def _dense_loss(network: FASSST, dense: Dense, targets: list[Target], gt_boxes: list[Tensor]) -> Tensor:
-    """One-to-many supervision of every stride-16 position."""
-    rows, columns = (s // 16 for s in network.input_size)
-    centres = cell_centres(rows, columns).to(dense.logits.device)
-    logits = dense.logits
-    boxes = torch.cat((centres - dense.distances[..., :2], centres + dense.distances[..., 2:]), -1)
-    quality = torch.zeros_like(logits)
-    weight = torch.zeros_like(logits)
-    box, total = logits.new_zeros(()), 1e-6
+def _dense_losses(
+    network: FASSST, dense: Dense, targets: list[Target], gt_boxes: list[Tensor]
+) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
+    """One-to-many supervision of every position; and each image's (best position, object) pairs."""
+    centres = network.iam.positions
+    quality, weight = torch.zeros_like(dense.logits), torch.zeros_like(dense.logits)
+    box, total = dense.boxes.new_zeros(()), 0.0
+    matches = []
     for i, target in enumerate(targets):
         weight[i] = _negative_weight(centres, target, network.scale)
-        if len(gt_boxes[i]) == 0:
+        labels, truth = target["labels"], gt_boxes[i]
+        if len(truth) == 0:
+            matches.append((labels, labels))
             continue
-        scores = logits[i].detach().sigmoid()
-        position, obj, q = align_tasks(scores, boxes[i].detach(), centres, target["labels"], gt_boxes[i])
-        quality[i, position, target["labels"][obj]] = q
-        weight[i, position, target["labels"][obj]] = 1.0
-        box = box + (box_loss(boxes[i, position], gt_boxes[i][obj]) * q).sum()
+        scores, boxes = dense.logits[i].detach().sigmoid(), dense.boxes[i]
+        position, obj, q = align_tasks(scores, boxes.detach(), centres, labels, truth)
+        quality[i, position, labels[obj]] = q
+        weight[i, position, labels[obj]] = 1.0
+        box = box + (box_loss(boxes[position], truth[obj]) * q).sum()
         total += float(q.sum())
-    cls = (quality_focal(logits, quality) * weight).sum()
-    loss: Tensor = DENSE * (CLASS * cls + BOX * box) / max(1.0, total)
-    return loss
+        matches.append(_best_of_each(position, obj, q))
+    cls = (quality_focal(dense.logits, quality) * weight).sum()
+    total = max(1.0, total)
+    return {"class": CLASS * cls / total, "box": BOX * box / total}, matches
+
+
+def _best_of_each(position: Tensor, obj: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the positions of each object the one of best quality."""
+    order = quality.argsort(descending=True)
+    best: dict[int, int] = {}
+    for index in order.tolist():
+        best.setdefault(int(obj[index]), int(position[index]))
+    return torch.tensor(list(best.values())), torch.tensor(list(best.keys()))

@@ -47,13 +47,18 @@ class Optimisation:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
+
+    backbone_weights: published weights of the backbone; initial_weights: a .safetensors of an earlier
+    run, of which every tensor that fits is taken. Both are relative to the data root.
+    """
 
     name: str
     network: str
     config: dict[str, Any]
     classes: str
     backbone_weights: str
+    initial_weights: str
     data: tuple[DataSource, ...]
     schedule: tuple[Schedule, ...]
     optimisation: Optimisation = field(default_factory=Optimisation)
@@ -85,6 +90,7 @@ def load_recipe(path: Path) -> Recipe:
         config=dict(_mapping(raw["config"], path, "config")),
         classes=raw["classes"],
         backbone_weights=str(raw.get("backbone_weights", "")),
+        initial_weights=str(raw.get("initial_weights", "")),
         data=tuple(from_mapping(DataSource, _mapping(d, path, "data"), f"{path}: data") for d in raw["data"]),
         schedule=tuple(
             from_mapping(Schedule, _mapping(s, path, "schedule"), f"{path}: schedule")

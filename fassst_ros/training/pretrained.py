@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fassst_ros.networks.backbones import Backbone, load_convolutions
 from fassst_ros.types import ModelError
+
+log = logging.getLogger(__name__)
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
@@ -23,6 +26,27 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
         load_convolutions(backbone, pairs)
     except (OSError, ValueError, KeyError, RuntimeError) as err:
         raise ModelError(f"cannot start {type(backbone).__name__} from {path}: {err}") from err
+
+
+def load_initial(network: nn.Module, path: Path) -> None:
+    """Take from a .safetensors every tensor whose name and shape fit, and log what is left out.
+
+    So a head for other classes starts anew on a body that has learnt. Raises ModelError if nothing fits.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        given = load_file(path)
+    except (OSError, SafetensorError) as err:
+        raise ModelError(f"cannot read initial weights {path}: {err}") from err
+    own = network.state_dict()
+    fitting = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ModelError(f"no tensor of {path} fits the network; it is of another kind")
+    network.load_state_dict(fitting, strict=False)
+    missing = sorted(set(own) - set(fitting))
+    log.info("%d of %d tensors from %s; new: %s", len(fitting), len(own), path, ", ".join(missing) or "none")
 
 
 def _from_state(path: Path) -> list[tuple[Tensor, Tensor]]:
