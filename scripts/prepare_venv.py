@@ -39,9 +39,10 @@ if prepend("LD_LIBRARY_PATH", os.path.join(OVERLAY, "lib")):
 
 def mend_cmake_files(prefix: Path) -> int:
     """Replace the build machine's include directories by ours; returns the number of files."""
+    python = r"/opt/python/[^/;\"]+"
     patterns = {
-        re.compile(r"/opt/python/[^/;\"]+/include/python3\.\d+"): sysconfig.get_path("include"),
-        re.compile(r"/opt/python/[^/;\"]+/lib/python3\.\d+/site-packages/numpy/_core/include"): np.get_include(),
+        re.compile(python + r"/include/python3\.\d+"): sysconfig.get_path("include"),
+        re.compile(python + r"/lib/python3\.\d+/site-packages/numpy/_core/include"): np.get_include(),
     }
     count = 0
     for path in sorted(prefix.glob("share/**/*.cmake")):
