@@ -117,6 +117,17 @@ class SegmentNode(LifecycleNode):
         """Free everything; the node can be configured again."""
         return self._transition("error processing", self._free, lambda: None, "unconfigured", "finalized")
 
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+        # Up to Jazzy a transition that the present state does not have raises in the service's
+        # callback: the caller would never get an answer. Later rclpy catches it at this place.
+        result: TransitionCallbackReturn
+        try:
+            result = super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+            return result
+        except RuntimeError as err:
+            self.get_logger().error(f"transition {transition_id} is not possible now: {err}")
+            return TransitionCallbackReturn.ERROR
+
     def _transition(
         self,
         name: str,
