@@ -18,10 +18,9 @@ from tiny_model import make_tiny_model, tiny_card
 # `launch` alone would find the folder of that name in this checkout.
 pytest.importorskip("launch_ros", reason="launch_ros comes with ROS 2 only, not from PyPI")
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
-
-from launch import LaunchContext, LaunchDescription
 
 FILE = Path(__file__).resolve().parents[1] / "launch/segment.launch.py"
 VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
