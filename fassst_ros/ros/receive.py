@@ -40,7 +40,7 @@ def emit(event: str, **values: Any) -> None:
 
 def activate(node: Node, target: str, timeout: float) -> None:
     """Configure and activate the lifecycle node `target`. Raises InputError if it refuses or is not there."""
-    client = node.create_client(ChangeState, f"{target}/change_state")
+    client: Any = node.create_client(ChangeState, f"{target}/change_state")
     try:
         if not spin_until(node, client.service_is_ready, timeout):
             raise InputError(f"no lifecycle node {target} after {timeout:g} s. Did its process start?")
