@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from fassst_ros.ros import qos
 from fassst_ros.ros.cameras import Arrival, Camera, Mailbox
-from fassst_ros.ros.markers import camera_info_topic
+from fassst_ros.ros.markers import camera_info_topic, usable
 from fassst_ros.ros.outputs import Outputs
 from fassst_ros.ros.params import NodeOptions
 
@@ -51,7 +51,7 @@ class Input:
         self._info: Any = None
         self._plan = qos.Plan(False, "reliable")
         self._seen: list[qos.Offer] = []
-        self._changed = self._warned = 0.0
+        self._changed = self._warned = self._info_since = 0.0
 
     def open(self) -> None:
         """Subscribe as the present publishers offer; without any, as the parameters say."""
@@ -138,15 +138,18 @@ class Input:
 
     def _follow_info(self) -> None:
         """Subscribe to the camera's calibration while somebody looks at the markers."""
-        wanted = self._outputs.wants_info
+        wanted, topic, info = self._outputs.wants_info, camera_info_topic(self._topic), self._outputs.info
         if wanted and self._info is None:
-            topic = camera_info_topic(self._topic)
+            self._info_since = time.monotonic()
             self._info = self._node.create_subscription(
                 CameraInfo, topic, self._receive_info, qos_profile_sensor_data
             )
         elif not wanted and self._info is not None:
             self._node.destroy_subscription(self._info)
             self._info = None
+        elif wanted and (info is None or not usable(info)) and time.monotonic() - self._info_since > 3.0:
+            cause = "nothing comes on it" if info is None else "the camera is not calibrated"
+            self._warn(f"no markers: they need the calibration on {topic}, but {cause}")
 
     def _receive_info(self, info: CameraInfo) -> None:
         self._outputs.info = info

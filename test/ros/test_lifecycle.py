@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import re
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -139,7 +141,7 @@ def test_a_failed_configure_says_why_and_can_be_repeated(
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"runtime": "torch"}, "torch"),
+        ({"precision": "int8"}, "int8"),
         ({"classes": ["unicorn"]}, "unicorn"),
         ({"image_topics": ["not a topic"]}, "topic name"),
         ({"image_topics": ["left/image", "left/image"]}, "named alike"),
@@ -150,8 +152,17 @@ def test_configure_refuses_what_it_cannot_do(bench: Bench, parameters: dict[str,
     node, driver = bench.start(**parameters)
     assert not driver.change("configure")
     assert driver.state == "unconfigured"
-    assert words in node._diagnostics.problem
+    assert re.search(words, node._diagnostics.problem)
     assert not driver.node.get_publishers_info_by_topic("/segment_node/instances"), "undone"
+
+
+def test_a_runtime_that_is_not_installed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, driver = bench.start()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)  # as Python marks a module that cannot be imported
+        assert not driver.change("configure")
+    assert re.search("onnxruntime.*install", node._diagnostics.problem, re.IGNORECASE)
+    assert driver.change("configure")
 
 
 def test_an_unexpected_error_is_undone_and_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +200,7 @@ class Flow:
 
     def _run(self) -> None:
         for number in itertools.count(1):
-            if self._stopping.wait(0.005):
+            if self._stopping.wait(0.01):
                 return
             self._publisher.publish(make_image(stamp=number))
 
@@ -199,14 +210,14 @@ class Flow:
 
 
 def test_cycles_with_frames_flowing_do_not_grow(bench: Bench) -> None:
-    """40 x deactivate/activate and 8 x the whole way round, at 200 frames/s."""
+    """20 x deactivate/activate and 5 x the whole way round, at 100 frames/s."""
     node, driver = bench.active()
     results = driver.collect(InstanceArray, "instances")
     flow = Flow(driver)
     sizes: list[int] = []
     threads = threading.active_count()
     try:
-        for cycle in range(40):
+        for cycle in range(25):
             way = (
                 ["deactivate", "cleanup", "configure", "activate"]
                 if cycle % 5 == 4
@@ -222,8 +233,8 @@ def test_cycles_with_frames_flowing_do_not_grow(bench: Bench) -> None:
         flow.stop()
     assert threading.active_count() <= threads + 1
     assert len(list(node.subscriptions)) == 1, "one image subscription"
-    late, early = sizes[-1], sizes[9]
-    assert late - early < 20e6, f"{(late - early) / 30e3:.0f} kB a cycle"
+    late, early = sizes[-1], sizes[9]  # the first cycles fill caches
+    assert late - early < 10e6, f"{(late - early) / 15e3:.0f} kB a cycle"
 
 
 def test_transitions_and_parameters_under_fire(bench: Bench) -> None:
@@ -231,7 +242,7 @@ def test_transitions_and_parameters_under_fire(bench: Bench) -> None:
     node, driver = bench.active()
     flow = Flow(driver)
     try:
-        for number in range(60):
+        for number in range(40):
             driver.change(list(TRANSITIONS)[number * 7 % 4])  # configure, activate, deactivate, cleanup
             driver.set("score_threshold", 0.1 + number / 100)
             driver.set("depth", 1 + number)
