@@ -68,8 +68,7 @@ class Worker:
             except Exception as err:
                 if not self._context.ok():  # the process ends: publishers are gone
                     return
-                where = traceback.extract_tb(err.__traceback__)[-1]
-                self._fail(camera, f"{type(err).__name__}: {err} ({where.filename}:{where.lineno})")
+                self._fail(camera, _describe(err))
 
     def _fail(self, camera: Camera, reason: str) -> None:
         camera.counters.failed += 1
@@ -90,7 +89,11 @@ class Worker:
         done, clock = time.perf_counter(), self._clock.now().nanoseconds
         camera.counters.segmented += 1
         camera.error = ""
-        outputs.publish_extras(result.instances, frame, header, options.marker_distance)
+        try:
+            outputs.publish_extras(result.instances, frame, header, options.marker_distance)
+        except Exception as err:  # the frame is segmented and published already
+            camera.error = f"maps, overlay or markers: {_describe(err)}"
+            self._logger.warning(f"{camera.topic}: {camera.error}", throttle_duration_sec=QUIET)
         stages = {
             "wait": (started - arrival.time) * 1e3,
             "decode": (decoded - started) * 1e3,
@@ -115,3 +118,9 @@ class Worker:
             throttle_duration_sec=QUIET,
         )
         return True
+
+
+def _describe(err: Exception) -> str:
+    """An unexpected error with the place where it came up."""
+    where = traceback.extract_tb(err.__traceback__)[-1]
+    return f"{type(err).__name__}: {err} ({where.filename}:{where.lineno})"

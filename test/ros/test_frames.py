@@ -236,6 +236,26 @@ def test_an_error_of_the_runtime_costs_one_frame(bench: Bench, monkeypatch: pyte
     assert node._cameras[0].error == ""
 
 
+def test_an_error_of_an_extra_output_costs_only_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fassst_ros.ros import outputs
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no colours left")
+
+    node, driver = bench.active()
+    results = driver.collect(InstanceArray, "instances")
+    overlays = driver.collect(Image, "overlay")
+    camera = driver.publisher(Image, "/image")
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "draw", failing)
+        segment_one(driver, camera, results, make_image())
+        wait_until(lambda: "no colours left" in node._cameras[0].error)
+    segment_one(driver, camera, results, make_image())
+    wait_until(lambda: overlays)
+    counters = node._cameras[0].counters
+    assert (counters.received, counters.segmented, counters.failed) == (2, 2, 0)
+
+
 def test_the_newest_frame_wins_under_overload(bench: Bench) -> None:
     """PNGs that take longer to decode than to send: most are dropped, and results stay young."""
     node, driver = bench.active(image_topics=["image/compressed"])
