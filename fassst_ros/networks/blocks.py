@@ -73,18 +73,17 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return overlap / (area_a + area_b - overlap + 1e-9)
 
 
-def matrix_nms(scores: Tensor, boxes: Tensor, sigma: float = 0.5) -> Tensor:
+def matrix_nms(scores: Tensor, boxes: Tensor, sigma: float = 0.5, ramp: float = 0.01) -> Tensor:
     """Scores (B, n) decayed by better-scored overlapping boxes (SOLOv2, eq. 4, Gaussian kernel).
 
     boxes (B, n, 4); without loops or dynamic shapes. Class-agnostic: two labels on the same
-    pixels are of no use to a planner.
+    pixels are of no use to a planner. "Better" rises over a `ramp` of scores instead of jumping at a
+    tie: rounding, which differs between runtimes, must not decide which of two stays.
     """
-    iou = pairwise_iou(boxes, boxes)
-    index = torch.arange(scores.shape[1], device=scores.device)
-    better = (scores[:, None, :] > scores[:, :, None]) | (
-        (scores[:, None, :] == scores[:, :, None]) & (index[None, :] < index[:, None])
-    )
-    iou = iou * better.to(iou.dtype)  # [b, i, j]: overlap of i with a better j
+    others = 1 - torch.eye(scores.shape[1], device=scores.device, dtype=scores.dtype)
+    lead = scores[:, None, :] - scores[:, :, None]  # [b, i, j]: by how much j is better than i
+    better = (lead / ramp + 0.5).clamp(0, 1) * others
+    iou = pairwise_iou(boxes, boxes) * better
     covered = iou.amax(2)  # how much each j is itself suppressed
     decay = torch.exp((covered[:, None, :] ** 2 - iou**2) / sigma).clamp(max=1.0)
     return scores * decay.amin(2)

@@ -83,6 +83,10 @@ class PeakSlots(Trunk):
     def __init__(self, cin: int, stride: int, size: tuple[int, int], grid: int, classes: int) -> None:
         super().__init__(cin, stride, size, classes)
         self.slots = grid * grid
+        if self.slots > self.rows * self.columns:
+            raise ValueError(
+                f"grid {grid} makes {self.slots} slots, more than {self.rows}x{self.columns} positions"
+            )
         self.tower = nn.Sequential(
             ConvNorm(self.CONTEXT, 128, 1), ConvNorm(128, 128, 3), ConvNorm(128, 128, 3)
         )

@@ -59,12 +59,18 @@ def test_matrix_nms_equals_the_loop() -> None:
     low = torch.rand(12, 2, generator=generator)
     boxes = torch.cat((low, low + 0.3 + torch.rand(12, 2, generator=generator)), 1)
     scores = torch.rand(12, generator=generator)
-    scores[3] = scores[4]  # a tie: the earlier slot counts as the better one
-    got = matrix_nms(scores[None], boxes[None])[0]
+    got = matrix_nms(scores[None], boxes[None], ramp=1e-6)[0]
     expected = slow_matrix_nms(scores.tolist(), boxes, 0.5)
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-6)
     assert got.argmax() == scores.argmax()
     assert (got < scores - 1e-3).any()
+
+
+def test_rounding_does_not_decide_between_equals() -> None:
+    boxes = torch.tensor([[[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.52], [0.12, 0.1, 0.5, 0.5]]])
+    a = matrix_nms(torch.tensor([[0.5, 0.5 + 1e-6, 0.3]]), boxes)
+    b = matrix_nms(torch.tensor([[0.5 + 1e-6, 0.5, 0.3]]), boxes)
+    assert (a - b).abs().max() < 1e-3
 
 
 def test_twins_leave_one() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fassst_ros.networks import NETWORKS, build_network
 from fassst_ros.networks.base import Target
 from fassst_ros.networks.fassst import FASSST, PRESETS, PyramidMask
+from fassst_ros.networks.fassst_iam import Dense, PeakSlots
 from fassst_ros.networks.fassst_loss import _sample_masks
 from fassst_ros.types import ConfigError
 
@@ -68,43 +69,47 @@ def test_the_papers_numbers_of_slots() -> None:
     assert [PRESETS[p]["grid"] ** 2 for p in ("FASSST-416", "FASSST-768")] == [36, 49]
 
 
+GRID_TERMS = {"class", "box", "quality", "mask"}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "terms"),
     [
-        {"backbone": "cspdarknet_nano"},
-        {"head_depth": 4},
-        {"head_depth": 6},
-        {"width": 32},
-        {"fusion": False},
-        {"attention": False},
-        {"grid": 3},
-        {"nms": "none"},
-        {"matching": "cell"},
-        {"matching": "hungarian"},
+        ({"backbone": "cspdarknet_nano"}, {"class", "box", "mask"}),
+        ({"head_depth": 4}, {"class", "box", "mask"}),
+        ({"head_depth": 6}, {"class", "box", "mask"}),
+        ({"width": 32}, {"class", "box", "mask"}),
+        ({"fusion": False}, {"class", "box", "mask"}),
+        ({"grid": 3}, {"class", "box", "mask"}),
+        ({"nms": "none"}, {"class", "box", "mask"}),
+        ({"matching": "cell"}, GRID_TERMS),
+        ({"matching": "hungarian"}, GRID_TERMS),
+        ({"matching": "hungarian", "attention": False}, GRID_TERMS),
+        ({"matching": "hungarian_dense"}, GRID_TERMS | {"dense"}),
     ],
 )
-def test_every_ablation_trains_and_answers(change: dict[str, Any]) -> None:
+def test_every_ablation_trains_and_answers(change: dict[str, Any], terms: set[str]) -> None:
     torch.manual_seed(0)
     network = build_network("fassst", **{**SMALL, **change})
     images, targets = scene()
     losses = network.loss(images, targets, 0.5)
-    assert ("auxiliary" in losses) == ("matching" not in change)
+    assert set(losses) == terms
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert torch.isfinite(total)
     unused = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    expected = ("dense.",) if "matching" in change else ()
     if not change.get("fusion", True):  # only the finest layer is cropped
-        expected = ("pyramid.smooth.1", "pyramid.smooth.2")
-    assert all(n.startswith(expected) if expected else False for n in unused), unused
+        unused = [n for n in unused if not n.startswith(("pyramid.smooth.1", "pyramid.smooth.2"))]
+    assert not unused
     out = network.eval()(images)
     assert out.masks.shape[1] == network.slots
 
 
-def test_learns_one_scene() -> None:
+@pytest.mark.parametrize("matching", ["task_aligned", "hungarian"])
+def test_learns_one_scene(matching: str) -> None:
     """Boxes, classes and masks of two rectangles are found again after a few steps on them."""
     torch.manual_seed(0)
-    network = build_network("fassst", **SMALL)
+    network = build_network("fassst", **SMALL, matching=matching)
     images, targets = scene()
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for step in range(60):
@@ -127,32 +132,42 @@ def test_learns_one_scene() -> None:
             assert padding < inside - 0.2, "the outermost cells are background"
 
 
-def class_gradient(network: torch.nn.Module, images: torch.Tensor, targets: list[Target]) -> torch.Tensor:
-    network.zero_grad()
-    losses = network.loss(images, targets, 0.0)  # type: ignore[operator]
-    losses["class"].backward()
-    gradient = network.iam.answer.bias.grad  # type: ignore[union-attr]
-    return gradient[4:-1]  # type: ignore[index, return-value]
-
-
-def test_unlabelled_classes_are_not_taught_as_background() -> None:
+def class_gradient(matching: str, **changes: Any) -> torch.Tensor:
+    """Gradient of the class loss with respect to the bias of each class; `changes` go to the targets."""
     torch.manual_seed(0)
-    network = build_network("fassst", **SMALL)
+    network = build_network("fassst", **SMALL, matching=matching)
     images, targets = scene()
-    assert class_gradient(network, images, targets)[1] > 0, "a labelled class without objects is pushed down"
-    images, targets = scene(labelled=(True, False, True))
-    gradient = class_gradient(network, images, targets)
+    for target in targets:
+        target.update(changes)  # type: ignore[typeddict-item]
+    network.loss(images, targets, 0.0)["class"].backward()
+    gradient = network.iam.answer.bias.grad  # type: ignore[union-attr]
+    return gradient[:3] if matching == "task_aligned" else gradient[4:-1]  # type: ignore[index, return-value]
+
+
+@pytest.mark.parametrize("matching", ["task_aligned", "hungarian"])
+def test_unlabelled_classes_are_not_taught_as_background(matching: str) -> None:
+    assert class_gradient(matching)[1] > 0, "a labelled class without objects is pushed down"
+    gradient = class_gradient(matching, labelled=torch.tensor([True, False, True]))
     assert gradient[1] == 0
     assert (gradient[[0, 2]] != 0).all()
 
 
-def test_crowd_regions_are_not_taught_as_background() -> None:
-    torch.manual_seed(0)
+@pytest.mark.parametrize("matching", ["task_aligned", "hungarian"])
+def test_crowd_regions_are_not_taught_as_background(matching: str) -> None:
+    assert class_gradient(matching, ignore=torch.tensor([[-50.0, -50.0, 300.0, 300.0]]))[1] == 0
+
+
+def test_slots_are_the_surest_peaks() -> None:
     network = build_network("fassst", **SMALL)
-    images, targets = scene()
-    for target in targets:
-        target["ignore"] = torch.tensor([[-50.0, -50.0, 300.0, 300.0]])
-    assert class_gradient(network, images, targets)[1] == 0
+    assert isinstance(network.iam, PeakSlots)  # type: ignore[union-attr]
+    logits = torch.full((1, 80, 3), -6.0)  # 8 x 10 positions
+    logits[0, 33, 2], logits[0, 34, 2], logits[0, 71, 0] = 3.0, 2.0, 1.0  # 34 is the neighbour of 33
+    boxes = torch.rand(1, 80, 4)
+    scores, labels, kept = network.iam.select(Dense(logits, boxes))  # type: ignore[union-attr, operator]
+    assert labels[0, :2].tolist() == [2, 0]
+    torch.testing.assert_close(scores[0, :2], torch.tensor([3.0, 1.0]).sigmoid())
+    torch.testing.assert_close(kept[0, :2], boxes[0, [33, 71]])
+    assert scores[0, 2] < 0.01, "the neighbour of a peak is no slot of its own"
 
 
 def test_images_without_objects_train() -> None:
@@ -200,7 +215,8 @@ def test_wrong_arguments_are_named() -> None:
         ({"backbone": "resnet"}, "mobilenet_v2"),
         ({"input_size": (100, 128)}, "multiples of 32"),
         ({"roi_size": 6}, "multiple of 4"),
-        ({"grid": 9}, "cannot be pooled"),
+        ({"grid": 9}, "81 slots, more than 8x10"),
+        ({"grid": 9, "matching": "hungarian"}, "cannot be pooled"),
         ({"matching": "nearest"}, "hungarian"),
     ):
         with pytest.raises(ValueError, match=words):
