@@ -174,6 +174,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path, help=".safetensors file with its card (.json) beside it")
     parser.add_argument("--out", type=Path, default=Path("exported"), help="folder for the model's files")
     parser.add_argument("--name", help="name of the exported model; default: that of the card")
+    parser.add_argument(
+        "--score-threshold", type=float, help="what the model's users keep unless they ask otherwise"
+    )
     parser.add_argument("--input-size", help="HEIGHTxWIDTH of another static input, multiples of 32")
 
 
@@ -181,7 +184,10 @@ def run(args: argparse.Namespace) -> int:
     """Export, compare, report. Returns 0; problems are raised as FassstError."""
     changes = {"input_size": _parse_size(args.input_size)} if args.input_size else {}
     network, card = load_network(args.weights, **changes)
-    card = dataclasses.replace(card, name=args.name or card.name)
+    threshold = card.score_threshold if args.score_threshold is None else args.score_threshold
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"--score-threshold {threshold}; expected a value in [0, 1]")
+    card = dataclasses.replace(card, name=args.name or card.name, score_threshold=threshold)
     model, errors = export_model(network, card, args.out)
     print(
         f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {network.input_size[0]}x{network.input_size[1]}"

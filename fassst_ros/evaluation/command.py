@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fassst_ros.card import ModelCard, card_path
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.coco_format import load_image, read_coco
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.evaluation.coco import evaluate_predictions
 from fassst_ros.evaluation.latency import percentiles
+from fassst_ros.models import resolve_model
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.types import ConfigError, Frame, InputError, Instances
 
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
     parser.add_argument("--json", type=Path, dest="json_file", help="write the results to this file")
+    parser.add_argument("--update-card", action="store_true", help="keep the results in the model's card")
     add_settings(parser, RuntimeOptions, "runtime", skip=("model",))
 
 
@@ -79,7 +82,18 @@ def run(args: argparse.Namespace) -> int:
     print_report(report, console)
     if args.json_file is not None:
         args.json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if args.update_card:
+        update_card(card, resolve_model(args.model), report)
     return 1 if answers.failed else 0
+
+
+def update_card(card: ModelCard, model: Path, report: Mapping[str, Any]) -> None:
+    """Write accuracy, and how it was measured, into the card beside the model."""
+    source, runtime = report["annotations"], report["runtime"]
+    command = f"fassst eval {card.name} --annotations {source} --images DIR --runtime {runtime}"
+    kept = {k: report[k] for k in ("annotations", "images", "runtime", "precision", "mask", "box")}
+    metrics = {"command": command, **kept}
+    card_path(model).write_text(dataclasses.replace(card, metrics=metrics).to_json(), encoding="utf-8")
 
 
 def _check_folder(folder: Path, entries: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from constant_model import write_constant_model
 
+from fassst_ros.card import load_card
 from fassst_ros.cli import main
 
 HEIGHT, WIDTH = 96, 128  # the model's box is (32, 12, 96, 84) in such an image
@@ -71,6 +72,17 @@ def test_accuracy_and_latency_are_reported(
     shown = capsys.readouterr().out
     assert f"{100 * car['AP']:.1f}" in shown
     assert "car, mask" in shown
+
+
+def test_results_go_into_the_card_when_asked(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    model = write_constant_model(tmp_path)
+    assert load_card(model).metrics == {}
+    _, result = evaluate(tmp_path, model, "--update-card")
+    card = load_card(model)  # the model still fits its card
+    assert card.metrics["mask"] == result["mask"]
+    assert card.metrics["annotations"] == "truth.json"
+    assert card.metrics["images"] == 4
 
 
 def test_limit_takes_the_first_images(tmp_path: Path) -> None:
