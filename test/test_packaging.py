@@ -144,7 +144,7 @@ def test_profile_lets_large_images_arrive() -> None:
     """With the stock settings of Fast DDS, best effort receives none of these frames."""
     pytest.importorskip("rclpy", reason="needs real DDS: run `make setup`")
     profile = str(ROOT / "config/fastdds_large_images.xml")
-    environment = {**os.environ, "FASTDDS_DEFAULT_PROFILES_FILE": profile, "ROS_DOMAIN_ID": "93"}
+    environment = {**os.environ, "FASTDDS_DEFAULT_PROFILES_FILE": profile, "ROS_DOMAIN_ID": "101"}
     if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy"):
         environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = environment.pop("FASTDDS_DEFAULT_PROFILES_FILE")
     camera = subprocess.Popen([sys.executable, "-c", IMAGES, "camera"], env=environment)
