@@ -99,7 +99,7 @@ def run_launch(tmp_path: Path, *arguments: str, until: str) -> tuple[str, int]:
         while until not in log.read_text() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to launch and the node
+        process.send_signal(signal.SIGINT)  # launch passes it on to the node
         try:
             status = process.wait(30)
         except subprocess.TimeoutExpired:
