@@ -89,7 +89,7 @@ def run_launch(tmp_path: Path, *arguments: str, until: str) -> tuple[str, int]:
     """Run the launch file until it says `until`, then press Ctrl-C; its output and exit status."""
     code = "import sys; from ros2cli.cli import main; sys.argv[0] = 'ros2'; sys.exit(main())"
     command = [sys.executable, "-u", "-c", code, "launch", str(FILE), *arguments]
-    environment = {**os.environ, "ROS_DOMAIN_ID": "101", "ROS_LOG_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "ROS_DOMAIN_ID": "101", "ROS_LOG_DIR": str(tmp_path)}
     log = tmp_path / "launch.log"
     with log.open("w") as output:
         process = subprocess.Popen(
