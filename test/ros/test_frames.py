@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import Bench, make_image, segment_one, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fassst_ros.msg import InstanceArray
+from node_bench import Bench, make_image, segment_one, wait_until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRANSITIONS, Bench, Driver, make_image, segment_one, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from fassst_ros.msg import InstanceArray, LabelInfo
+from node_bench import TRANSITIONS, Bench, Driver, make_image, segment_one, wait_until
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from conftest import Bench, make_image, segment_one, wait_until
 from fassst_ros.msg import InstanceArray, LabelInfo
+from node_bench import Bench, make_image, segment_one, wait_until
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
-from conftest import Spinner, wait_until
+from node_bench import Spinner, wait_until
 from rclpy.context import Context
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosgraph_msgs.msg import Clock

@@ -7,8 +7,8 @@ import itertools
 from pathlib import Path
 
 import pytest
-from conftest import Bench, segment_one
 from fassst_ros.msg import InstanceArray
+from node_bench import Bench, segment_one
 from sensor_msgs.msg import CompressedImage
 
 from fassst_ros.bag import ImageBag
