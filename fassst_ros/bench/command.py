@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
         "notes": [],
     }
     note = report["notes"].append
+    if args.objects:
+        note(f"score threshold {chosen.score_threshold:.4f}, so that {args.objects} instances are kept")
+    if os.getloadavg()[0] > 1:
+        note(f"the machine was busy with other work (load {os.getloadavg()[0]:.1f}): times are too long")
     makers: dict[str, Callable[[], list[Timing]]] = {
         "network": lambda: suites.network_suite(model, card, image, names, options, args.repeats, note),
         "stages": lambda: suites.stages_suite(single, chosen, image, args.repeats),

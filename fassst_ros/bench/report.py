@@ -65,7 +65,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             cells = [row["name"], *_times(row), str(row["repeats"]), row["note"]]
             lines.append(f"| {' | '.join(cells)} |")
     if report["notes"]:
-        lines += ["", "## Not measured, and why", "", *(f"- {note}" for note in report["notes"])]
+        lines += ["", "## Notes", "", *(f"- {note}" for note in report["notes"])]
     return "\n".join(lines) + "\n"
 
 
