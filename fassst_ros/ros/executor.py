@@ -10,8 +10,39 @@ import time
 import traceback
 from collections.abc import Callable
 
+import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.utilities import try_shutdown
+
+
+def spin_until_signal(node: Node, end: Callable[[], None]) -> None:
+    """Run `node` until SIGINT or SIGTERM, then `end` in the same thread; leaves rclpy shut down."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    ended = threading.Event()
+
+    def finish() -> None:
+        end()
+        ended.set()
+
+    def react(name: str) -> None:
+        node.get_logger().info(f"{name}: shutting down")
+        executor.create_task(finish)
+
+    on_signal(react)
+    try:
+        while rclpy.ok() and not ended.is_set():
+            spin_once(executor, node)
+    except ExternalShutdownException:
+        end()
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        try_shutdown()
+        # Python's end restores the default handlers: a repeated signal would then kill the process.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def spin_once(executor: SingleThreadedExecutor, node: Node, timeout: float | None = None) -> bool:

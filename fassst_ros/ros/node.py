@@ -7,16 +7,13 @@ services answer at once under any load, and entities are created and destroyed b
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # Humble has it nowhere else
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
@@ -27,7 +24,7 @@ from fassst_ros.pipeline import Segmenter, check_options
 from fassst_ros.ros import messages, qos
 from fassst_ros.ros.cameras import Camera, Mailbox, make_cameras
 from fassst_ros.ros.diagnostics import Diagnostics
-from fassst_ros.ros.executor import on_signal, spin_once
+from fassst_ros.ros.executor import spin_until_signal
 from fassst_ros.ros.inputs import Input
 from fassst_ros.ros.outputs import Outputs
 from fassst_ros.ros.params import Parameters, Settings
@@ -290,31 +287,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"segment_node: {err}", file=sys.stderr)
         try_shutdown()
         return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ended = threading.Event()
-
-    def end() -> None:
-        node.end()
-        ended.set()
-
-    def react(name: str) -> None:
-        node.get_logger().info(f"{name}: shutting down")
-        executor.create_task(end)
-
-    on_signal(react)
-    try:
-        while rclpy.ok() and not ended.is_set():
-            spin_once(executor, node)
-    except ExternalShutdownException:
-        node.end()
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        try_shutdown()
-        # Python's end restores the default handlers: a repeated signal would then kill the process.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    spin_until_signal(node, node.end)
     return 0
 
 
