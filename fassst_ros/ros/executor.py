@@ -16,8 +16,8 @@ from rclpy.node import Node
 from rclpy.utilities import try_shutdown
 
 
-def spin_until_signal(node: Node, end: Callable[[], None]) -> None:
-    """Run `node` until SIGINT or SIGTERM, then `end` in the same thread; leaves rclpy shut down."""
+def spin_until_signal(node: Node, end: Callable[[], None], signals: Signals) -> None:
+    """Run `node` until one of `signals`, then `end` in the same thread; leaves rclpy shut down."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     ended = threading.Event()
@@ -30,7 +30,7 @@ def spin_until_signal(node: Node, end: Callable[[], None]) -> None:
         node.get_logger().info(f"{name}: shutting down")
         executor.create_task(finish)
 
-    on_signal(react)
+    signals.tell(react)
     try:
         while rclpy.ok() and not ended.is_set():
             spin_once(executor, node)
@@ -61,28 +61,31 @@ def spin_once(executor: SingleThreadedExecutor, node: Node, timeout: float | Non
     return True
 
 
-def on_signal(react: Callable[[str], object]) -> None:
-    """Call `react` in a thread at the first SIGINT or SIGTERM; a later one ends the process at once.
+class Signals:
+    """Catches SIGINT and SIGTERM from its making on, also before somebody reacts to them.
 
     Python runs signal handlers in the main thread only, which sleeps in the executor; its wake-up
     descriptor tells another thread.
     """
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(sender.fileno())
 
-    # Given away at its call: what this thread still held at the end of the process would not be freed,
-    # and Fast DDS would leave 64 MB of shared memory behind.
-    pending = [react]
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._sender.fileno())
 
-    def wait() -> None:
-        with sender:  # keeps it open
-            pending.pop()(signal.Signals(receiver.recv(1)[0]).name)
+    def tell(self, react: Callable[[str], object]) -> None:
+        """Call `react` in a thread at the first signal; a later one ends the process at once."""
+        # Given away at its call: what this thread still held at the end of the process would not be
+        # freed, and Fast DDS would leave 64 MB of shared memory behind.
+        pending = [react]
+
+        def wait() -> None:
+            pending.pop()(signal.Signals(self._receiver.recv(1)[0]).name)
             asked = time.monotonic()
             while time.monotonic() - asked < 1.0:  # some launchers repeat what the terminal sent
-                receiver.recv(1)
+                self._receiver.recv(1)
             os._exit(1)  # asked again: a model that loads for minutes must not keep the process
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+        threading.Thread(target=wait, name="signals", daemon=True).start()

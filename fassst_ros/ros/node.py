@@ -24,7 +24,7 @@ from fassst_ros.pipeline import Segmenter, check_options
 from fassst_ros.ros import messages, qos
 from fassst_ros.ros.cameras import Camera, Mailbox, make_cameras
 from fassst_ros.ros.diagnostics import Diagnostics
-from fassst_ros.ros.executor import spin_until_signal
+from fassst_ros.ros.executor import Signals, spin_until_signal
 from fassst_ros.ros.inputs import Input
 from fassst_ros.ros.outputs import Outputs
 from fassst_ros.ros.params import Parameters, Settings
@@ -279,7 +279,7 @@ class SegmentNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a wrong parameter."""
-    # rclpy's own handlers would invalidate the context before the node could shut down.
+    signals = Signals()  # rclpy's own handlers would end the context before the node could shut down
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = SegmentNode()
@@ -287,7 +287,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"segment_node: {err}", file=sys.stderr)
         try_shutdown()
         return 2
-    spin_until_signal(node, node.end)
+    spin_until_signal(node, node.end, signals)
     return 0
 
 

@@ -63,6 +63,15 @@ def test_a_signal_ends_it_cleanly(start: Callable[..., Process], number: int, au
     assert "terminate called" not in log
 
 
+def test_a_signal_during_the_start_is_not_lost(start: Callable[..., Process]) -> None:
+    """At the node's first word, before its executor spins."""
+    process = start("autostart:=true", "score_treshold:=0.5")
+    wait_until(process.says("unknown parameter"), 20)
+    process.child.send_signal(signal.SIGTERM)
+    assert process.end() == 0
+    assert "shutdown done: finalized" in process.log.read_text()
+
+
 def test_a_signal_sent_twice_is_still_clean(start: Callable[..., Process]) -> None:
     """`ros2 run` in a terminal: the group and the launcher both send it."""
     process = start("autostart:=true")
