@@ -172,4 +172,5 @@ def _best_of_each(position: Tensor, obj: Tensor, quality: Tensor) -> tuple[Tenso
     best: dict[int, int] = {}
     for index in order.tolist():
         best.setdefault(int(obj[index]), int(position[index]))
-    return torch.tensor(list(best.values())), torch.tensor(list(best.keys()))
+    positions, objects = (torch.tensor(list(v), dtype=torch.long) for v in (best.values(), best.keys()))
+    return positions, objects
