@@ -22,11 +22,12 @@ import rclpy
 from fassst_ros.msg import InstanceArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from fassst_ros.ros.executor import spin_once
@@ -150,6 +151,13 @@ class Driver:
 
         wait_until(connected)
         return came
+
+    def log(self) -> list[Any]:
+        """What the node logs, earlier lines too. Polling capfd instead loses what is written meanwhile."""
+        lines: list[Any] = []
+        latched = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(Log, "/rosout", lines.append, latched)
+        return lines
 
 
 class Bench:

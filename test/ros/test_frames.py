@@ -111,20 +111,14 @@ def test_costly_outputs_are_made_for_listeners_only(bench: Bench, monkeypatch: p
     assert made == ["class_map"]
 
 
-def test_markers_need_calibration(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+def test_markers_need_calibration(bench: Bench) -> None:
     _, driver = bench.active(image_topics=["front/image_raw"])
     came = driver.collect(MarkerArray, "markers")
     results = driver.collect(InstanceArray, "instances")
     camera = driver.publisher(Image, "/front/image_raw")
     segment_one(driver, camera, results, make_image())
-    said = ""
-
-    def told() -> bool:
-        nonlocal said
-        said += capfd.readouterr().err
-        return "the calibration on /front/camera_info, but nothing comes on it" in said
-
-    wait_until(told)
+    log = driver.log()
+    wait_until(lambda: any("on /front/camera_info, but nothing comes on it" in m.msg for m in log))
     info = CameraInfo(width=64, height=48)
     info.k = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
     sensor = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
