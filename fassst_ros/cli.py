@@ -65,7 +65,7 @@ def _missing(err: ModuleNotFoundError) -> str:
     """What to install for a module that is not there."""
     package = (err.name or "").partition(".")[0]
     for extra, needs in (
-        ("train", ("torch", "onnx", "onnxslim", "safetensors", "scipy", "faster_coco_eval")),
+        ("train", ("torch", "onnx", "onnxslim", "safetensors", "scipy", "faster_coco_eval", "matplotlib")),
         ("cpu", ("openvino", "onnxruntime")),
     ):
         if package in needs:
