@@ -9,14 +9,32 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fassst_ros.card import ClassInfo
 from fassst_ros.coco_format import parse_shape, read_coco
 from fassst_ros.types import ConfigError, InputError, Instances
+
+
+@dataclass(frozen=True, slots=True)
+class CocoResult:
+    """What was compared, and what came out.
+
+    summary: see `evaluate_predictions`. precision: "mask" and "box" -> (10 IoU thresholds .50:.05:.95,
+    101 recalls 0:.01:1, classes in the order that was asked for), -1 where a class has no object.
+    truth: what counted of the annotations, as COCO's format with class ids as category ids.
+    detections: the masks that were compared, in COCO's result format.
+    """
+
+    summary: dict[str, Any]
+    precision: dict[str, NDArray[np.float64]]
+    truth: dict[str, Any]
+    detections: list[dict[str, Any]]
 
 
 def evaluate_predictions(
@@ -33,16 +51,25 @@ def evaluate_predictions(
     faster-coco-eval nor pycocotools is installed.
     """
     raw = read_coco(annotations) if isinstance(annotations, Path) else annotations
+    return evaluate_in_full(raw, predictions, classes).summary
+
+
+def evaluate_in_full(
+    raw: Mapping[str, Any], predictions: Mapping[int, Instances], classes: Sequence[ClassInfo]
+) -> CocoResult:
+    """As `evaluate_predictions` on the content of a COCO file, with all that curves are drawn from."""
     truth, counted = _ground_truth(raw, predictions, classes)
     masks, boxes = _detections(predictions, counted)
-    return {
-        "mask": _average_precision(truth, masks, "segm", classes),
-        "box": _average_precision(truth, boxes, "bbox", classes),
-        "images": len(predictions),
+    precision = {
+        "mask": _precision(truth, masks, "segm", classes),
+        "box": _precision(truth, boxes, "bbox", classes),
     }
+    summary = {kind: _summary(values, classes) for kind, values in precision.items()}
+    everything = {kind: values[..., 0] for kind, values in precision.items()}
+    return CocoResult({**summary, "images": len(predictions)}, everything, truth, masks)
 
 
-def _library() -> tuple[Any, Any, Any]:
+def library() -> tuple[Any, Any, Any]:
     """COCO, COCOeval and the mask module of what is installed."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
@@ -128,7 +155,7 @@ def _detections(
     predictions: Mapping[int, Instances], counted: Mapping[int, set[int]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Results in COCO's format, masks and boxes apart: the area of a result with a box is the box's."""
-    _, _, mask_api = _library()
+    _, _, mask_api = library()
     masks, boxes = [], []
     for image_id, instances in predictions.items():
         for i, runs in enumerate(instances.to_rle()):
@@ -142,10 +169,11 @@ def _detections(
     return masks, boxes
 
 
-def _average_precision(
+def _precision(
     truth: dict[str, Any], results: list[dict[str, Any]], kind: str, classes: Sequence[ClassInfo]
-) -> dict[str, Any]:
-    coco, evaluation, _ = _library()
+) -> NDArray[np.float64]:
+    """(IoU thresholds, recalls, classes as given, areas: all, small, medium, large); -1: no object."""
+    coco, evaluation, _ = library()
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         reference = coco()
         reference.dataset = truth
@@ -161,26 +189,25 @@ def _average_precision(
         run.params.imgIds = [image["id"] for image in truth["images"]]
         run.evaluate()
         run.accumulate()
-    # (IoU thresholds, recalls, classes by ascending id, areas: all, small, medium, large)
-    precision = np.asarray(run.eval["precision"])[..., -1]
+    ascending = sorted(c.id for c in classes)  # its own order
+    columns = [ascending.index(c.id) for c in classes]
+    return np.asarray(run.eval["precision"], np.float64)[..., -1][:, :, columns]
+
+
+def _summary(precision: NDArray[np.float64], classes: Sequence[ClassInfo]) -> dict[str, Any]:
     everything = precision[..., 0]
-    scores: dict[str, Any] = {
+    return {
         "AP": _mean(everything),
         "AP50": _mean(everything[0]),
         "AP75": _mean(everything[5]),
         "AP_S": _mean(precision[..., 1]),
         "AP_M": _mean(precision[..., 2]),
         "AP_L": _mean(precision[..., 3]),
+        "per_class": {
+            c.name: {"AP": _mean(everything[:, :, i]), "AP50": _mean(everything[0, :, i])}
+            for i, c in enumerate(classes)
+        },
     }
-    order = sorted(c.id for c in classes)
-    scores["per_class"] = {
-        c.name: {
-            "AP": _mean(everything[:, :, order.index(c.id)]),
-            "AP50": _mean(everything[0, :, order.index(c.id)]),
-        }
-        for c in classes
-    }
-    return scores
 
 
 def _mean(precision: Any) -> float | None:

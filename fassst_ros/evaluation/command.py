@@ -18,13 +18,13 @@ from rich.table import Table
 
 from fassst_ros.card import ModelCard, card_path
 from fassst_ros.cli import add_settings, read_settings
-from fassst_ros.coco_format import load_image, read_coco
 from fassst_ros.config import RuntimeOptions, SegmentOptions
-from fassst_ros.evaluation.coco import evaluate_predictions
+from fassst_ros.evaluation.coco import evaluate_in_full
+from fassst_ros.evaluation.dataset import EvaluationSet, open_coco
 from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.models import resolve_model
 from fassst_ros.pipeline import Segmenter
-from fassst_ros.types import ConfigError, Frame, InputError, Instances
+from fassst_ros.types import ConfigError, InputError, Instances
 
 #: AP is the area under a curve over all scores: keep what a user of the node would drop.
 OPTIONS = SegmentOptions(score_threshold=0.001, max_instances=100)
@@ -57,27 +57,26 @@ def run(args: argparse.Namespace) -> int:
     Raises FassstError for arguments, annotations or a model that cannot be used.
     """
     console = Console()
-    raw = read_coco(args.annotations)
-    if args.limit < 0:
-        raise ConfigError(f"--limit is {args.limit}; expected a number of images, or 0 for all")
-    entries = raw["images"][: args.limit or None]
-    _check_folder(args.images, entries)
+    dataset = open_coco(args.annotations, args.images).first(args.limit)
     if args.json_file is not None:
-        _check_writable(args.json_file)
+        check_writable(args.json_file, "--json")
     options = dataclasses.replace(read_settings(args, RuntimeOptions, skip=("model",)), model=args.model)
     with Segmenter.open(options, OPTIONS, console.log) as segmenter:
         card, runtime = segmenter.card, segmenter.runtime
         segmenter.warm_up()
-        answers = segment_images(segmenter, entries, args.images, console)
+        answers = segment_images(segmenter, dataset, console)
         report = {
             "model": card.name,
             "files": card.files,
             "runtime": runtime.name,
             "device": runtime.device,
             "precision": runtime.precision,
-            "annotations": args.annotations.name,
+            "annotations": dataset.name,
         }
-    report |= evaluate_predictions(raw, answers.instances, card.classes)
+    result = evaluate_in_full(dataset.content, answers.instances, card.classes)
+    report |= result.summary
+    for metric in dataset.metrics:
+        report |= metric(answers.instances, card.classes)
     report |= {"latency_ms": percentiles(answers.latency_ms), "failed": answers.failed}
     print_report(report, console)
     if args.json_file is not None:
@@ -96,41 +95,30 @@ def update_card(card: ModelCard, model: Path, report: Mapping[str, Any]) -> None
     card_path(model).write_text(dataclasses.replace(card, metrics=metrics).to_json(), encoding="utf-8")
 
 
-def _check_folder(folder: Path, entries: list[dict[str, Any]]) -> None:
-    """Fail before the model is loaded if the images are somewhere else."""
-    if not entries:
-        raise InputError("the annotations list no image")
-    if not any((folder / str(e.get("file_name"))).is_file() for e in entries):
-        first = entries[0].get("file_name")
-        raise InputError(
-            f"none of the {len(entries)} images is in {folder} (the first is {first}). Check --images"
+def check_writable(path: Path, option: str) -> None:
+    """Fail before the long run, not after it. Raises ConfigError."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(
+            f"{option} {path} cannot be written; expected a file in an existing, writable folder"
         )
 
 
-def _check_writable(path: Path) -> None:
-    """Fail before the long run, not after it."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"--json {path} cannot be written; expected a file in an existing, writable folder")
-
-
-def segment_images(
-    segmenter: Segmenter, entries: list[dict[str, Any]], folder: Path, console: Console
-) -> Answers:
+def segment_images(segmenter: Segmenter, dataset: EvaluationSet, console: Console) -> Answers:
     """Segment every image; a broken one is named and left out. Raises InputError if all are broken."""
     answers = Answers()
-    for entry in track(entries, "segmenting", console=console, transient=True):
-        name = str(entry.get("file_name"))
+    for entry in track(dataset.entries, "segmenting", console=console, transient=True):
         try:
-            frame = Frame(load_image(folder / name, (entry["height"], entry["width"])))
+            frame = dataset.load(entry)
             start = time.perf_counter()
             instances = segmenter.segment(frame).instances
             answers.latency_ms.append((time.perf_counter() - start) * 1e3)
             answers.instances[entry["id"]] = instances
-        except (InputError, KeyError) as err:
-            answers.failed[name] = f"no {err} in its entry" if isinstance(err, KeyError) else str(err)
-            console.log(f"left out {name}: {answers.failed[name]}")
+        except InputError as err:
+            name = str(entry.get("file_name"))
+            answers.failed[name] = str(err)
+            console.log(f"left out {name}: {err}")
     if not answers.instances:
-        raise InputError(f"none of {len(entries)} images could be segmented; the reasons are above")
+        raise InputError(f"none of {len(dataset.entries)} images could be segmented; the reasons are above")
     return answers
 
 
