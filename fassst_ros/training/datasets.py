@@ -6,10 +6,10 @@ says which, so that the loss does not punish a true detection that nobody annota
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclass(slots=True)
-class _Record:
+class Record:
     """An image entry and what was kept of its annotations."""
 
     image_id: int
@@ -50,11 +50,93 @@ class _Record:
     labelled: NDArray[np.bool_]
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    shapes: list[Shape] = field(default_factory=list)
+    shapes: list[Shape | PackedMask] = field(default_factory=list)
     ignore: list[tuple[float, float, float, float]] = field(default_factory=list)
 
 
-class CocoInstances:
+class PackedMask(NamedTuple):
+    """A RoiMask as run lengths: thousands of them fit into memory."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    runs: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, mask: RoiMask) -> PackedMask:
+        """The same mask in few bytes."""
+        height, width = mask.bits.shape
+        return cls(mask.x, mask.y, width, height, mask.run_lengths())
+
+    def unpack(self) -> RoiMask:
+        """The mask as it was."""
+        return RoiMask.from_run_lengths(*self)
+
+
+class SampleSet:
+    """Annotated images of any format as samples. Subclasses read a format and keep its records.
+
+    classes: the card's, in order. warnings: every defect that was found, with what became of it.
+    """
+
+    def __init__(self, source: str, classes: Sequence[ClassInfo]) -> None:
+        """source: what warnings call the set."""
+        self.classes = tuple(classes)
+        self.warnings: list[str] = []
+        self._source = source
+        self._index = {c.name: i for i, c in enumerate(self.classes)}
+        self._records: list[Record] = []
+        #: Indices of the images that show an object; of all images where none does.
+        self.with_objects: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Load one sample. Raises InputError (naming the file) if its image is broken."""
+        record = self._records[index]
+        shapes = (s.unpack() if isinstance(s, PackedMask) else s for s in record.shapes)
+        return Sample(
+            image=load_image(record.path, record.size),
+            boxes=np.array(record.boxes, np.float32).reshape(-1, 4),
+            labels=np.array(record.labels, np.int64),
+            shapes=tuple(shapes),
+            labelled=record.labelled,
+            ignore=np.array(record.ignore, np.float32).reshape(-1, 4),
+            image_id=record.image_id,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Objects of each class, by name."""
+        labels = [label for record in self._records for label in record.labels]
+        totals = np.bincount(np.array(labels, np.int64), minlength=len(self.classes))
+        return {c.name: int(n) for c, n in zip(self.classes, totals, strict=True)}
+
+    def _keep(self, records: Iterable[Record]) -> None:
+        """Take over what was read. Raises InputError if that is nothing."""
+        self._records = list(records)
+        if not self._records:
+            raise InputError(
+                f"{self._source}: no usable image; first defects: {'; '.join(self.warnings[:3])}"
+            )
+        shown = [i for i, record in enumerate(self._records) if record.labels]
+        self.with_objects = shown or range(len(self._records))
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(f"{self._source}: {text}")
+
+    def _labelled(self, names: Sequence[str] | None, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(C,) bool of the named classes; all where `names` is None. Raises InputError if unknown."""
+        if names is None:
+            return present
+        unknown = [n for n in names if n not in self._index]
+        if len(unknown) == len(names):  # a set may label more than the card knows, but not only that
+            raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
+        return np.logical_and(present, [c.name in names for c in self.classes])
+
+
+class CocoInstances(SampleSet):
     """A COCO annotation file and its images, restricted to the classes of a model card.
 
     Categories are matched by name. classes: the card's, in order. labelled: names of the classes
@@ -70,10 +152,7 @@ class CocoInstances:
         classes: Sequence[ClassInfo],
         labelled: Sequence[str] | None = None,
     ) -> None:
-        self.classes = tuple(classes)
-        self.warnings: list[str] = []
-        self._source = annotation_file.name
-        self._index = {c.name: i for i, c in enumerate(self.classes)}
+        super().__init__(annotation_file.name, classes)
         raw = read_coco(annotation_file)
         categories = {c.get("id"): c.get("name") for c in raw["categories"]}
         present = np.array([c.name in categories.values() for c in self.classes])
@@ -88,48 +167,7 @@ class CocoInstances:
         records = self._read_images(raw["images"], image_dir, labelled, present)
         for annotation in raw["annotations"]:
             self._read_annotation(annotation, records, categories)
-        self._records = list(records.values())
-        shown = [i for i, record in enumerate(self._records) if record.labels]
-        #: Indices of the images that show an object; of all images where none does.
-        self.with_objects: Sequence[int] = shown or range(len(self._records))
-        if not self._records:
-            raise InputError(
-                f"{annotation_file}: no usable image; first defects: {'; '.join(self.warnings[:3])}"
-            )
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Load one sample. Raises InputError (naming the file) if its image is broken."""
-        record = self._records[index]
-        return Sample(
-            image=load_image(record.path, record.size),
-            boxes=np.array(record.boxes, np.float32).reshape(-1, 4),
-            labels=np.array(record.labels, np.int64),
-            shapes=tuple(record.shapes),
-            labelled=record.labelled,
-            ignore=np.array(record.ignore, np.float32).reshape(-1, 4),
-            image_id=record.image_id,
-        )
-
-    def counts(self) -> dict[str, int]:
-        """Objects of each class, by name."""
-        labels = [label for record in self._records for label in record.labels]
-        totals = np.bincount(np.array(labels, np.int64), minlength=len(self.classes))
-        return {c.name: int(n) for c, n in zip(self.classes, totals, strict=True)}
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(f"{self._source}: {text}")
-
-    def _labelled(self, names: Sequence[str] | None, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(C,) bool of the named classes; all where `names` is None. Raises InputError if unknown."""
-        if names is None:
-            return present
-        unknown = [n for n in names if n not in self._index]
-        if len(unknown) == len(names):  # a set may label more than the card knows, but not only that
-            raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
-        return np.logical_and(present, [c.name in names for c in self.classes])
+        self._keep(records.values())
 
     def _read_images(
         self,
@@ -137,8 +175,8 @@ class CocoInstances:
         image_dir: Path,
         labelled: Sequence[str] | None,
         present: NDArray[np.bool_],
-    ) -> dict[int, _Record]:
-        records: dict[int, _Record] = {}
+    ) -> dict[int, Record]:
+        records: dict[int, Record] = {}
         for entry in entries:
             try:
                 image_id, size = int(entry["id"]), (int(entry["height"]), int(entry["width"]))
@@ -146,7 +184,7 @@ class CocoInstances:
                 names = labelled
                 if names is None and "labelled_classes" in entry:
                     names = [n.strip() for n in entry["labelled_classes"].split(",")]
-                record = _Record(image_id, path, size, self._labelled(names, present))
+                record = Record(image_id, path, size, self._labelled(names, present))
             except (KeyError, TypeError, ValueError, AttributeError) as err:
                 self._warn(
                     f"image entry {entry.get('id')!r} is malformed ({type(err).__name__}: {err}): skipped"
@@ -160,7 +198,7 @@ class CocoInstances:
         return records
 
     def _read_annotation(
-        self, annotation: Mapping[str, Any], records: Mapping[int, _Record], categories: Mapping[Any, Any]
+        self, annotation: Mapping[str, Any], records: Mapping[int, Record], categories: Mapping[Any, Any]
     ) -> None:
         """File one annotation under its image, as an object or as a region to ignore."""
         name = f"annotation {annotation.get('id')!r} of image {annotation.get('image_id')!r}"
@@ -191,7 +229,7 @@ class CocoInstances:
         record.labels.append(label)
         record.shapes.append(_clip_shape(shape, record.size))
 
-    def _ignore(self, record: _Record, annotation: Mapping[str, Any], name: str) -> None:
+    def _ignore(self, record: Record, annotation: Mapping[str, Any], name: str) -> None:
         try:
             x, y, w, h = (float(v) for v in annotation["bbox"])
             record.ignore.append(_clip((x, y, x + w, y + h), record.size)[0])

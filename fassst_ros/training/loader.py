@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fassst_ros.networks.base import Target
 from fassst_ros.training.augment import AugmentOptions, TrainingImage, augment
-from fassst_ros.training.datasets import CocoInstances, Sample
+from fassst_ros.training.datasets import Sample, SampleSet
 from fassst_ros.types import ConfigError, InputError
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class MixedSamples(Dataset[TrainingImage]):
 
     def __init__(
         self,
-        datasets: Sequence[CocoInstances],
+        datasets: Sequence[SampleSet],
         weights: Sequence[float],
         out_size: tuple[int, int],
         length: int,
@@ -85,7 +85,7 @@ class MixedSamples(Dataset[TrainingImage]):
         return augment([_draw(dataset, rng) for _ in range(number)], self.out_size, self.options, rng)
 
 
-def _draw(dataset: CocoInstances, rng: np.random.Generator) -> Sample:
+def _draw(dataset: SampleSet, rng: np.random.Generator) -> Sample:
     """A random sample, rarely one without objects; a broken image is named and replaced."""
     for _ in range(_ATTEMPTS):
         indices = dataset.with_objects if rng.random() > _EMPTY else range(len(dataset))
@@ -97,7 +97,7 @@ def _draw(dataset: CocoInstances, rng: np.random.Generator) -> Sample:
 
 
 def make_loader(
-    datasets: Sequence[CocoInstances],
+    datasets: Sequence[SampleSet],
     weights: Sequence[float],
     out_size: tuple[int, int],
     batch_size: int,

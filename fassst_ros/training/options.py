@@ -14,11 +14,25 @@ from fassst_ros.types import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """One annotated set. weight: its share of the samples drawn."""
+    """One annotated set: a COCO file with its images, or a split of Cityscapes.
 
-    annotations: str = setting("", "COCO JSON file, relative to the data root")
-    images: str = setting("", "folder of its images, relative to the data root")
+    mapping "cityscapes" (COCO only): a person on a bicycle or motorcycle becomes a rider. labelled: the
+    classes of which every object is annotated; none given: what the annotations say of themselves.
+    """
+
+    format: str = setting("coco", "format of the annotations", choices=("coco", "cityscapes"))
+    annotations: str = setting("", "coco: JSON file, relative to the data root")
+    images: str = setting("", "coco: folder of its images, relative to the data root")
+    mapping: str = setting("none", "coco: what its classes are turned into", choices=("none", "cityscapes"))
+    root: str = setting("", "cityscapes: folder of leftImg8bit and gtFine, relative to the data root")
+    split: str = setting("train", "cityscapes: train, val, or another folder inside leftImg8bit")
+    labelled: tuple[str, ...] = setting((), "classes annotated exhaustively; empty: as the set says itself")
     weight: float = setting(1.0, "share of the samples drawn", minimum=0.0)
+
+    @property
+    def name(self) -> str:
+        """What to call the set in logs and cards."""
+        return self.annotations if self.format == "coco" else f"{self.root} ({self.split})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +105,7 @@ def load_recipe(path: Path) -> Recipe:
         classes=raw["classes"],
         backbone_weights=str(raw.get("backbone_weights", "")),
         initial_weights=str(raw.get("initial_weights", "")),
-        data=tuple(from_mapping(DataSource, _mapping(d, path, "data"), f"{path}: data") for d in raw["data"]),
+        data=_sources(raw["data"], path),
         schedule=tuple(
             from_mapping(Schedule, _mapping(s, path, "schedule"), f"{path}: schedule")
             for s in raw["schedule"]
@@ -102,6 +116,34 @@ def load_recipe(path: Path) -> Recipe:
         seed=int(raw.get("seed", 0)),
         licence=str(raw.get("licence", "")),
     )
+
+
+def _sources(entries: Any, path: Path) -> tuple[DataSource, ...]:
+    """The sets under `data`, each named by its number in errors."""
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: data holds {entries!r}; expected a list of one set or more")
+    return tuple(
+        _source(_mapping(entry, path, f"data[{i}]"), f"{path}: data[{i}]") for i, entry in enumerate(entries)
+    )
+
+
+def _source(entry: Mapping[str, Any], where: str) -> DataSource:
+    """One set; its entries must be those of its format."""
+    source = from_mapping(DataSource, entry, where)
+    coco = ("annotations", "images", "mapping")
+    cityscapes = ("root", "split")
+    own, foreign = (coco, cityscapes) if source.format == "coco" else (cityscapes, coco)
+    for name in own:
+        if not getattr(source, name):
+            raise ConfigError(
+                f"{where}: {name} is missing; format {source.format} needs {' and '.join(own[:2])}"
+            )
+    for name in foreign:
+        if name in entry:
+            raise ConfigError(
+                f"{where}: {name} has no meaning for format {source.format}; its entries: {', '.join(own)}"
+            )
+    return source
 
 
 def _mapping(value: Any, path: Path, name: str) -> Mapping[str, Any]:
