@@ -1,46 +1,19 @@
 """Backbones: an image in, the raw features E and three pyramid levels out.
 
-Convolutions carry a bias and no norm: both sets of pre-trained weights come with BatchNorm
-folded in, which is the "frozen BatchNorm" customary when a detector is fine-tuned.
+Convolutions carry a bias and no norm: BatchNorm is folded into the pre-trained weights, in their
+files or when they are read. It is the "frozen BatchNorm" customary when a detector is fine-tuned.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class Features(NamedTuple):
-    """E for the instance attention module, and the levels at strides 8, 16 and 32."""
-
-    raw: Tensor
-    levels: tuple[Tensor, Tensor, Tensor]
-
-
-class Backbone(nn.Module):
-    """raw_channels, raw_stride describe E; channels the three levels.
-
-    The images given to `forward` are (B, 3, H, W) float RGB in 0..255; each backbone normalises
-    as its pre-trained weights expect.
-    """
-
-    raw_channels: int
-    raw_stride: int
-    channels: tuple[int, int, int]
-
-    def forward(self, images: Tensor) -> Features:
-        raise NotImplementedError
-
-    def __call__(self, images: Tensor) -> Features:  # narrows nn.Module's Any for callers
-        features: Features = super().__call__(images)
-        return features
-
-    def convolutions(self) -> list[nn.Conv2d]:
-        """The convolutions in the order in which they run: that of the pre-trained files."""
-        return [m for m in self.modules() if isinstance(m, nn.Conv2d)]
+from fassst_ros.networks.base import Backbone, Features
+from fassst_ros.networks.resnet import ResNet50Fpn
 
 
 class ConvAct(nn.Sequential):
@@ -197,9 +170,10 @@ class CspDarknetNano(Backbone):
         return Features(raw, (p3, p4, p5))
 
 
-BACKBONES: dict[str, type[MobileNetV2] | type[CspDarknetNano]] = {
+BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     "cspdarknet_nano": CspDarknetNano,
+    "resnet50_fpn": ResNet50Fpn,
 }
 
 
@@ -212,13 +186,11 @@ def load_convolutions(backbone: Backbone, pairs: list[tuple[Tensor, Tensor]]) ->
     targets = backbone.convolutions()
     if len(pairs) < len(targets):
         raise ValueError(f"{len(pairs)} convolutions came; {type(backbone).__name__} has {len(targets)}")
-    for index, (conv, (weight, bias)) in enumerate(zip(targets, pairs, strict=False)):
-        if index == 0 and isinstance(backbone, CspDarknetNano):
+    for (name, conv), (weight, bias) in zip(targets.items(), pairs, strict=False):
+        if name == "stem.0" and isinstance(backbone, CspDarknetNano):
             weight = _unfold_focus(weight)
         if weight.shape != conv.weight.shape:
-            raise ValueError(
-                f"convolution {index}: {tuple(weight.shape)} came, {tuple(conv.weight.shape)} expected"
-            )
+            raise ValueError(f"{name}: {tuple(weight.shape)} came, {tuple(conv.weight.shape)} expected")
         with torch.no_grad():
             conv.weight.copy_(weight)
             conv.bias.copy_(bias)  # type: ignore[union-attr]

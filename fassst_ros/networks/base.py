@@ -1,4 +1,4 @@
-"""The contract that every network obeys, so that one pipeline serves them all."""
+"""The contracts: of every network, so that one pipeline serves them all, and of backbones."""
 
 from __future__ import annotations
 
@@ -74,3 +74,33 @@ class SegmentationNetwork(nn.Module):
             }
             for (backbone, decays), parameters in groups.items()
         ]
+
+
+class Features(NamedTuple):
+    """E for the instance attention module, and the levels at strides 8, 16 and 32."""
+
+    raw: Tensor
+    levels: tuple[Tensor, Tensor, Tensor]
+
+
+class Backbone(nn.Module):
+    """raw_channels, raw_stride describe E; channels the three levels.
+
+    The images given to `forward` are (B, 3, H, W) float RGB in 0..255; each backbone normalises
+    as its pre-trained weights expect.
+    """
+
+    raw_channels: int
+    raw_stride: int
+    channels: tuple[int, int, int]
+
+    def forward(self, images: Tensor) -> Features:
+        raise NotImplementedError
+
+    def __call__(self, images: Tensor) -> Features:  # narrows nn.Module's Any for callers
+        features: Features = super().__call__(images)
+        return features
+
+    def convolutions(self) -> dict[str, nn.Conv2d]:
+        """The pre-trained convolutions by name, in the order in which they run: that of published files."""
+        return {name: m for name, m in self.named_modules() if isinstance(m, nn.Conv2d)}

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fassst_ros.networks.backbones import BACKBONES, Backbone, Features
-from fassst_ros.networks.base import RawOutputs, SegmentationNetwork, Target
+from fassst_ros.networks.backbones import BACKBONES
+from fassst_ros.networks.base import Backbone, Features, RawOutputs, SegmentationNetwork, Target
 from fassst_ros.networks.blocks import ConvNorm, matrix_nms, pad_boxes, roi_crop
 from fassst_ros.networks.fassst_iam import GridSlots, PeakSlots
 from fassst_ros.networks.fassst_loss import fassst_loss
@@ -72,10 +72,10 @@ class FASSST(SegmentationNetwork):
     """The whole network; arguments are the ablations of the paper's tables 5 to 9.
 
     num_classes: C. input_size: (H, W), multiples of 32. grid: n = grid^2 slots. backbone:
-    mobilenet_v2 | cspdarknet_nano. head_depth: 4 | 5 | 6. width: d of the mask branch (64 | 128 | 256).
-    roi_size: S; masks are 2S x 2S. fusion: RFF on. matching: task_aligned (slots are peaks of the
-    stride-16 map) | hungarian_dense | hungarian | cell (slots are cells of a grid). attention: of
-    GridSlots. nms: matrix | none.
+    mobilenet_v2 | resnet50_fpn | cspdarknet_nano. head_depth: 4 | 5 | 6. width: d of the mask branch
+    (64 | 128 | 256). roi_size: S; masks are 2S x 2S. fusion: RFF on. matching: task_aligned (slots are
+    peaks of the stride-16 map) | hungarian_dense | hungarian | cell (slots are cells of a grid).
+    attention: of GridSlots. nms: matrix | none.
     """
 
     mask_kind, mask_padding = "box", 0.1

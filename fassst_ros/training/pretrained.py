@@ -1,30 +1,39 @@
-"""Start a backbone from published weights: a folded MobileNetV2 .pt or a YOLOX-nano .onnx."""
+"""Start a backbone from published weights: MobileNetV2, YOLOX-nano or ResNet-50."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fassst_ros.networks.backbones import Backbone, load_convolutions
+from fassst_ros.networks.backbones import load_convolutions
+from fassst_ros.networks.base import Backbone
+from fassst_ros.networks.resnet import ResNet50Fpn
 from fassst_ros.types import ModelError
 
 log = logging.getLogger(__name__)
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Copy the convolutions of `path` into `backbone`, in running order.
+    """Copy the convolutions of `path` into `backbone`.
 
-    .pt: dict "NN.*.weight" / "NN.*.bias"; .onnx: the graph's Conv nodes.
+    mobilenet_v2: .pt, a dict "NN.*.weight", "NN.*.bias" in running order. cspdarknet_nano: .onnx, the
+    graph's Conv nodes. resnet50_fpn: .pth, .pt or .safetensors with torchvision's names.
     Raises ModelError if the file cannot be read or does not fit the backbone.
     """
     try:
-        pairs = _from_onnx(path) if path.suffix == ".onnx" else _from_state(path)
+        if path.suffix == ".onnx":
+            pairs = _from_onnx(path)
+        elif isinstance(backbone, ResNet50Fpn):
+            pairs = _fold_norms(_read_state(path), list(backbone.convolutions()))
+        else:
+            pairs = _from_folded(_read_state(path))
         load_convolutions(backbone, pairs)
-    except (OSError, ValueError, KeyError, RuntimeError) as err:
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, UnpicklingError) as err:
         raise ModelError(f"cannot start {type(backbone).__name__} from {path}: {err}") from err
 
 
@@ -33,12 +42,9 @@ def load_initial(network: nn.Module, path: Path) -> None:
 
     So a head for other classes starts anew on a body that has learnt. Raises ModelError if nothing fits.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        given = load_file(path)
-    except (OSError, SafetensorError) as err:
+        given = _read_safetensors(path)
+    except (OSError, ValueError) as err:
         raise ModelError(f"cannot read initial weights {path}: {err}") from err
     own = network.state_dict()
     fitting = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
@@ -49,10 +55,54 @@ def load_initial(network: nn.Module, path: Path) -> None:
     log.info("%d of %d tensors from %s; new: %s", len(fitting), len(own), path, ", ".join(missing) or "none")
 
 
-def _from_state(path: Path) -> list[tuple[Tensor, Tensor]]:
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file; raises ValueError if it holds anything else."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     state = torch.load(path, weights_only=True, map_location="cpu")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("expected a state dict, name -> tensor; save that part of the checkpoint alone")
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as err:
+        raise ValueError(f"not a safetensors file ({err})") from err
+
+
+def _from_folded(state: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     prefixes = sorted({key.rsplit(".", 1)[0] for key in state})
     return [(state[f"{p}.weight"], state[f"{p}.bias"]) for p in prefixes]
+
+
+def _fold_norms(state: dict[str, Tensor], names: list[str]) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each named convolution of a torchvision ResNet, its BatchNorm folded in.
+
+    Raises ValueError for a missing tensor, a wrong shape, or tensors of another network besides.
+    """
+    state = {k: v for k, v in state.items() if not k.startswith("fc.") and "num_batches" not in k}
+    pairs = []
+    for name in names:
+        norm = name.replace("conv", "bn").replace("downsample.0", "downsample.1")
+        keys = [f"{name}.weight", *(f"{norm}.{p}" for p in ("weight", "bias", "running_mean", "running_var"))]
+        missing = [key for key in keys if key not in state]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing; expected the names of torchvision's resnet50")
+        weight, *statistics = (state.pop(key).double() for key in keys)
+        for key, value in zip(keys[1:], statistics, strict=True):
+            if value.shape != weight.shape[:1]:
+                raise ValueError(f"{key}: {tuple(value.shape)} came, {tuple(weight.shape[:1])} expected")
+        gain, shift, mean, variance = statistics
+        gain = gain / torch.sqrt(variance + 1e-5)  # torchvision's epsilon
+        pairs.append((weight * gain[:, None, None, None], shift - mean * gain))
+    if state:
+        raise ValueError(f"{len(state)} tensors are left over, such as {next(iter(state))}: no ResNet-50")
+    return pairs
 
 
 def _from_onnx(path: Path) -> list[tuple[Tensor, Tensor]]:
