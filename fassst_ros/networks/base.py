@@ -39,7 +39,8 @@ class SegmentationNetwork(nn.Module):
     """Base of all networks: one `forward` for evaluation, ONNX and engines, and one `loss`.
 
     mask_kind, mask_padding, mask_size, slots: what the model card must say of the outputs.
-    input_size: (H, W) of the images in pixels.
+    input_size: (H, W) of the images in pixels. pretrained: prefixes of the parameters that start from
+    published weights and therefore learn at the backbone's rate.
     """
 
     mask_kind: str
@@ -47,6 +48,8 @@ class SegmentationNetwork(nn.Module):
     mask_size: tuple[int, int]
     slots: int
     input_size: tuple[int, int]
+    backbone: Backbone
+    pretrained: tuple[str, ...] = ("backbone.",)
 
     def forward(self, images: Tensor) -> RawOutputs:
         """images (B, H, W, 3) uint8 RGB. Normalisation, rescoring and ranking happen inside."""
@@ -62,17 +65,17 @@ class SegmentationNetwork(nn.Module):
     def parameter_groups(
         self, lr: float, weight_decay: float, backbone_scale: float
     ) -> list[dict[str, object]]:
-        """Optimiser groups: the backbone learns at lr * backbone_scale; biases and norms do not decay."""
+        """Optimiser groups: `pretrained` parts learn at lr * backbone_scale; no decay of biases and norms."""
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((name.startswith(self.pretrained), parameter.ndim > 1), []).append(parameter)
         return [
             {
                 "params": parameters,
-                "lr": lr * (backbone_scale if backbone else 1.0),
+                "lr": lr * (backbone_scale if pretrained else 1.0),
                 "weight_decay": weight_decay if decays else 0.0,
             }
-            for (backbone, decays), parameters in groups.items()
+            for (pretrained, decays), parameters in groups.items()
         ]
 
 

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from fassst_ros.networks.backbones import BACKBONES
 from fassst_ros.networks.base import Backbone, Features, RawOutputs, SegmentationNetwork, Target
 from fassst_ros.networks.blocks import ConvNorm, matrix_nms, pad_boxes, roi_crop
-from fassst_ros.networks.fassst_iam import GridSlots, PeakSlots
+from fassst_ros.networks.fassst_iam import Dense, GridSlots, PeakSlots
+from fassst_ros.networks.fassst_levels import LevelSlots
 from fassst_ros.networks.fassst_loss import fassst_loss
 
 #: The paper's two networks, and a 2:1 variant for wide cameras (height, width, grid).
@@ -94,6 +95,7 @@ class FASSST(SegmentationNetwork):
         attention: bool = True,
         matching: str = "task_aligned",
         nms: str = "matrix",
+        peaks: str = "raw",
     ) -> None:
         super().__init__()
         height, columns = input_size
@@ -103,6 +105,7 @@ class FASSST(SegmentationNetwork):
             ("backbone", backbone, tuple(BACKBONES)),
             ("matching", matching, MATCHINGS),
             ("nms", nms, ("matrix", "none")),
+            ("peaks", peaks, ("raw", "levels")),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
@@ -112,8 +115,12 @@ class FASSST(SegmentationNetwork):
         self.matching, self.nms = matching, nms
         self.backbone: Backbone = BACKBONES[backbone](head_depth)
         e = (self.backbone.raw_channels, self.backbone.raw_stride)
-        self.iam: PeakSlots | GridSlots
-        if matching == "task_aligned":
+        self.iam: PeakSlots | LevelSlots | GridSlots
+        if matching == "task_aligned" and peaks == "levels":
+            self.iam = LevelSlots(self.backbone.channels, self.input_size, self.slots, num_classes)
+            if backbone == "cspdarknet_nano":  # its published weights include this head
+                self.pretrained = ("backbone.", "iam.")
+        elif matching == "task_aligned":
             self.iam = PeakSlots(*e, self.input_size, grid, num_classes)
         else:
             dense = matching == "hungarian_dense"
@@ -126,10 +133,16 @@ class FASSST(SegmentationNetwork):
         """(B, H, W, 3) uint8 RGB -> the backbone's features."""
         return self.backbone(images.float().permute(0, 3, 1, 2))  # TensorRT transposes no uint8
 
+    def dense(self, features: Features) -> Dense:
+        """What every position states, where slots are peaks."""
+        if isinstance(self.iam, LevelSlots):
+            return self.iam(features.levels)  # type: ignore[no-any-return]
+        return self.iam(features.raw)  # type: ignore[no-any-return]
+
     def forward(self, images: Tensor) -> RawOutputs:
         features = self.features(images)
-        if isinstance(self.iam, PeakSlots):
-            scores, labels, boxes = self.iam.select(self.iam(features.raw))
+        if not isinstance(self.iam, GridSlots):
+            scores, labels, boxes = self.iam.select(self.dense(features))
         else:
             slots, _ = self.iam(features.raw)
             best = slots.logits.sigmoid().max(-1)

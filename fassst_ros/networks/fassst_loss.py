@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fassst_ros.networks.base import Target
 from fassst_ros.networks.blocks import cell_centres, pad_boxes
-from fassst_ros.networks.fassst_iam import Dense, PeakSlots, Slots
+from fassst_ros.networks.fassst_iam import Dense, GridSlots, Slots
 from fassst_ros.networks.losses import box_loss, dice_loss, paired_giou, quality_focal, sigmoid_focal
 from fassst_ros.networks.matching import align_tasks, match_slots
 
@@ -29,8 +29,8 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
     """
     features = network.features(images)
     gt_boxes = [t["boxes"] / network.scale for t in targets]
-    if isinstance(network.iam, PeakSlots):
-        dense = network.iam(features.raw)
+    if not isinstance(network.iam, GridSlots):
+        dense = network.dense(features)
         losses, matches = _dense_losses(network, dense, targets, gt_boxes)
         boxes = dense.boxes
     else:

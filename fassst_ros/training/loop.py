@@ -23,7 +23,7 @@ from fassst_ros.training.augment import AugmentOptions
 from fassst_ros.training.datasets import CocoInstances
 from fassst_ros.training.loader import Batch, make_loader
 from fassst_ros.training.options import Optimisation, Recipe, Schedule
-from fassst_ros.training.pretrained import load_backbone, load_initial
+from fassst_ros.training.pretrained import load_initial, load_published
 from fassst_ros.types import FassstError
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
     torch.manual_seed(recipe.seed)
     network = _network(recipe, recipe.schedule[0])
     if recipe.backbone_weights:
-        load_backbone(network.backbone, data_root / recipe.backbone_weights)  # type: ignore[arg-type]
+        load_published(network, data_root / recipe.backbone_weights, [c.name for c in classes])
     if recipe.initial_weights:
         load_initial(network, data_root / recipe.initial_weights)
     average = copy.deepcopy(network).eval().requires_grad_(False)

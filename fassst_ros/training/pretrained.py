@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -10,12 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fassst_ros.networks.backbones import load_convolutions
-from fassst_ros.networks.base import Backbone
+from fassst_ros.labels import CLASS_LISTS
+from fassst_ros.networks.backbones import CspDarknetNano, load_convolutions
+from fassst_ros.networks.base import Backbone, SegmentationNetwork
+from fassst_ros.networks.fassst_levels import LevelSlots
 from fassst_ros.networks.resnet import ResNet50Fpn
 from fassst_ros.types import ModelError
 
 log = logging.getLogger(__name__)
+
+#: What COCO annotates a class of ours as, where the name differs.
+_COCO_NAME = {"rider": "person"}
+
+
+def load_published(network: SegmentationNetwork, path: Path, classes: Sequence[str]) -> None:
+    """Start the network's backbone from `path`, and its head where the file has one that fits.
+
+    classes: names, in the network's order. Raises ModelError as `load_backbone` and `load_head`.
+    """
+    backbone = network.backbone
+    load_backbone(backbone, path)
+    iam = getattr(network, "iam", None)
+    if isinstance(backbone, CspDarknetNano) and isinstance(iam, LevelSlots):
+        load_head(iam, len(backbone.convolutions()), path, classes)
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
@@ -35,6 +53,30 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
         load_convolutions(backbone, pairs)
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, UnpicklingError) as err:
         raise ModelError(f"cannot start {type(backbone).__name__} from {path}: {err}") from err
+
+
+def load_head(iam: LevelSlots, skip: int, path: Path, classes: Sequence[str]) -> None:
+    """Copy the head of a YOLOX-nano .onnx trained on COCO into `iam`, class by class.
+
+    skip: convolutions of the file before its head. classes: names, in the network's order; those that
+    COCO does not have start anew, a rider as a person. Raises ModelError if the file does not fit.
+    """
+    names = [c.name for c in CLASS_LISTS["coco"]]
+    rows = [names.index(_COCO_NAME.get(c, c)) if _COCO_NAME.get(c, c) in names else -1 for c in classes]
+    own, theirs = torch.tensor([i for i, r in enumerate(rows) if r >= 0]), [r for r in rows if r >= 0]
+    try:
+        pairs = _from_onnx(path)[skip:]
+        for head, offset in zip(iam.heads, range(0, len(pairs), len(pairs) // len(iam.heads)), strict=True):
+            convolutions = [m for m in head.modules() if isinstance(m, nn.Conv2d)]
+            given = pairs[offset : offset + len(convolutions)]
+            for conv, (weight, bias) in zip(convolutions, given, strict=True):
+                kept = own if conv is head.classify else slice(None)
+                taken = theirs if conv is head.classify else slice(None)
+                with torch.no_grad():
+                    conv.weight[kept] = weight[taken]
+                    conv.bias[kept] = bias[taken]  # type: ignore[index]
+    except (OSError, ValueError, IndexError, KeyError, RuntimeError) as err:
+        raise ModelError(f"cannot start the head from {path}: {err}; expected YOLOX-nano for COCO") from err
 
 
 def load_initial(network: nn.Module, path: Path) -> None:

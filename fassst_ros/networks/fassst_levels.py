@@ -1,0 +1,103 @@
+"""An instance attention module that looks at three strides, and can start from COCO-trained weights.
+
+`PeakSlots` regresses from E, at stride 16 alone: small objects fall between its positions. Here each
+pyramid level has the nine convolutions of section 3.2 for itself, in the form of YOLOX-nano's
+decoupled head (Ge et al. 2021, section 2.2): a 1x1 stem, then two depthwise separable 3x3 for the
+classes and two for the box. So the published COCO weights of that head fit, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fassst_ros.networks.backbones import ConvAct
+from fassst_ros.networks.blocks import cell_centres
+from fassst_ros.networks.fassst_iam import PRIOR, Dense
+
+STRIDES = (8, 16, 32)
+
+
+def _separable(channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvAct(channels, channels, 3, groups=channels), ConvAct(channels, channels, 1))
+
+
+class LevelHead(nn.Module):
+    """One level's nine convolutions and its three predictions: classes, box, objectness.
+
+    The order of the attributes is the running order of YOLOX's file.
+    """
+
+    def __init__(self, cin: int, classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.stem = ConvAct(cin, width, 1)
+        self.class_tower = nn.Sequential(_separable(width), _separable(width))
+        self.classify = nn.Conv2d(width, classes, 1)
+        self.box_tower = nn.Sequential(_separable(width), _separable(width))
+        self.locate = nn.Conv2d(width, 4, 1)
+        self.object = nn.Conv2d(width, 1, 1)
+        for conv in (self.classify, self.object):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.constant_(conv.bias, PRIOR / 2)  # type: ignore[arg-type]
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.stem(level)
+        y = self.box_tower(x)
+        return self.classify(self.class_tower(x)), self.locate(y), self.object(y)
+
+
+class LevelSlots(nn.Module):
+    """Every position of three levels states classes and box; the n surest peaks are the slots.
+
+    channels: of the levels at strides 8, 16, 32. size: (H, W) of the input. Supervised one-to-many as
+    PeakSlots. A class probability is the product of the class's and the objectness's.
+    """
+
+    positions: Tensor
+    origins: Tensor
+    strides: Tensor
+
+    def __init__(self, channels: Sequence[int], size: tuple[int, int], slots: int, classes: int) -> None:
+        super().__init__()
+        self.slots, self.size = slots, size
+        self.heads = nn.ModuleList(LevelHead(c, classes) for c in channels)
+        self.shapes = [(size[0] // s, size[1] // s) for s in STRIDES]
+        centres = [cell_centres(*shape) for shape in self.shapes]
+        self.register_buffer("positions", torch.cat(centres), persistent=False)
+        steps = [torch.full((r * c, 1), float(s)) for s, (r, c) in zip(STRIDES, self.shapes, strict=True)]
+        pixels = torch.tensor([size[1], size[0]], dtype=torch.float32)
+        # Boxes are coded as in YOLOX: centre from the cell's corner, in strides; log of the sides.
+        self.register_buffer("strides", torch.cat(steps) / pixels, persistent=False)
+        self.register_buffer("origins", self.positions - self.strides / 2, persistent=False)
+
+    def forward(self, levels: tuple[Tensor, Tensor, Tensor]) -> Dense:
+        """Levels (B, c, H/s, W/s) -> the statements of all positions, finest level first."""
+        stated = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        classes, boxes, objects = (
+            torch.cat([part.float().flatten(2).transpose(1, 2) for part in parts], 1)
+            for parts in zip(*stated, strict=True)
+        )
+        centre = self.origins + boxes[..., :2] * self.strides
+        half = boxes[..., 2:].clamp(max=5.0).exp() * self.strides / 2
+        # The logit of sigmoid(c) * sigmoid(o): stays exact where the product underflows.
+        both = torch.stack((-classes, -objects.expand_as(classes), -classes - objects), -1)
+        return Dense(-torch.logsumexp(both, -1), torch.cat((centre - half, centre + half), -1))
+
+    def select(self, dense: Dense) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels (B, m) and boxes (B, m, 4) of the m = 3n surest 3x3 maxima of all levels.
+
+        An object may be a maximum of several levels; matrix NMS is to leave n of them.
+        """
+        best = dense.logits.sigmoid().max(-1)
+        peaks, start = [], 0
+        for rows, columns in self.shapes:
+            plane = best.values[:, start : start + rows * columns].reshape(-1, 1, rows, columns)
+            peaks.append((plane * (plane == F.max_pool2d(plane, 3, 1, 1)).to(plane.dtype)).flatten(1))
+            start += rows * columns
+        count = min(3 * self.slots, start)
+        scores, order = torch.cat(peaks, 1).topk(count, dim=1)
+        boxes = dense.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return scores, best.indices.gather(1, order), boxes
