@@ -24,12 +24,14 @@ def draw(
     color: Literal["rgb", "bgr"] = "rgb",
     alpha: float = 0.45,
     out: UInt8Array | None = None,
+    scores: bool = True,
 ) -> UInt8Array:
     """A copy of `image` with the instances on it.
 
     image: (H, W, 3) uint8 in the order `color`. alpha: share of the colour inside masks, 0..1.
     Colours are those of the card's classes, or one per track where there are tracks.
     out: array to draw into instead of a new one; it may be `image` itself.
+    scores: write them beside the names; False for ground truth.
     Raises InputError if the instances are not of an image of this size.
     """
     if image.shape != (*instances.size, 3):
@@ -51,7 +53,7 @@ def draw(
         cv2.rectangle(out, (x - thin, y - thin), (x + w + thin - 1, y + h + thin - 1), line, thin)
     taken = [box for box in boxes if box[2] * box[3] < (150 * scale) ** 2]  # not to hide small objects
     for i, box in enumerate(boxes):
-        taken.append(_label(out, _text(instances, i, card), box, colors[i], scale, taken))
+        taken.append(_label(out, _text(instances, i, card, scores), box, colors[i], scale, taken))
     return out
 
 
@@ -72,12 +74,13 @@ def _color(instances: Instances, i: int, card: ModelCard, order: str) -> Color:
     return (r, g, b) if order == "rgb" else (b, g, r)
 
 
-def _text(instances: Instances, i: int, card: ModelCard) -> str:
-    """What is written at instance i: "car 0.87", "car #12 0.87"."""
+def _text(instances: Instances, i: int, card: ModelCard, scores: bool = True) -> str:
+    """What is written at instance i: "car 0.87", "car #12 0.87", "car" without scores."""
     class_id = int(instances.class_ids[i])
     name = next((c.name for c in card.classes if c.id == class_id), f"class {class_id}")
     track = 0 if instances.track_ids is None else int(instances.track_ids[i])
-    return f"{name} #{track} {instances.scores[i]:.2f}" if track else f"{name} {instances.scores[i]:.2f}"
+    tracked = f"{name} #{track}" if track else name
+    return f"{tracked} {instances.scores[i]:.2f}" if scores else tracked
 
 
 def _blend(image: UInt8Array, mask: RoiMask, color: Color, alpha: float, thin: int) -> None:

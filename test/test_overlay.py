@@ -107,6 +107,7 @@ def test_names_and_scores_are_written() -> None:
         assert (plate.min(axis=2) > 180).sum() > 30  # white ink on it
     unknown = one((100, 80, 160, 140), class_id=77)
     assert overlay._text(unknown, 0, tiny_card()) == "class 77 0.87"
+    assert overlay._text(tracked, 0, tiny_card(), scores=False) == "car #12"
     draw(image, unknown, tiny_card())
 
 
