@@ -95,6 +95,15 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             raise fail("a list of strings")
         return tuple(v for v in value if v)
+    if kind == tuple[float, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise fail("a list of numbers")
+        return tuple(check(f"{name}[{i}]", v, float, meta, source) for i, v in enumerate(value))
+    if kind == tuple[float, float]:
+        low_high = check(name, value, tuple[float, ...], meta, source)
+        if len(low_high) != 2 or low_high[0] > low_high[1]:
+            raise fail("two rising numbers")
+        return low_high
     if kind is bool:
         if not isinstance(value, bool):
             raise fail("true or false")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fassst_ros.config import RuntimeOptions, SegmentOptions, from_mapping, load_yaml
+from fassst_ros.config import RuntimeOptions, SegmentOptions, from_mapping, load_yaml, setting
 from fassst_ros.types import ConfigError
 
 
@@ -61,3 +62,29 @@ def test_broken_yaml(tmp_path: Path, content: bytes) -> None:
         load_yaml(path)
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
         load_yaml(tmp_path / "missing.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    marks: tuple[float, ...] = setting((), "any number of numbers", minimum=0.0, maximum=1.0)
+    span: tuple[float, float] = setting((0.5, 1.0), "from, to", minimum=0.1)
+
+
+def test_lists_of_numbers() -> None:
+    lists = from_mapping(Lists, {"marks": [0.5, 1], "span": [1, 2]}, "here")
+    assert lists == Lists((0.5, 1.0), (1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"marks": 0.5}, "a list of numbers"),
+        ({"marks": [0.5, 2]}, r"marks\[1\] = 2; expected a value in \[0.0, 1.0\]"),
+        ({"span": [1.0]}, "two rising numbers"),
+        ({"span": [2.0, 1.0]}, "two rising numbers"),
+        ({"span": [0.0, 1.0]}, r"span\[0\] = 0.0"),
+    ],
+)
+def test_wrong_lists_of_numbers(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        from_mapping(Lists, values, "here")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.coco_format import Shape
+from fassst_ros.config import setting
 from fassst_ros.training.datasets import Sample
 from fassst_ros.types import Float32Array, InputError, RoiMask, UInt8Array
 
@@ -32,20 +33,24 @@ class AugmentOptions:
     min_visible: of the object's area; below either it is ignored instead of learnt.
     """
 
-    scale: tuple[float, float] = (0.4, 1.6)
-    mosaic_scale: tuple[float, float] = (0.7, 2.0)
-    aspect: tuple[float, float] = (0.5, 1.34)
-    flip: float = 0.5
-    mosaic: float = 0.5
-    hue: float = 6.0
-    saturation: float = 0.5
-    value: float = 0.4
-    grey: float = 0.03
-    blur: float = 0.08
-    noise: float = 0.08
-    jpeg: float = 0.08
-    min_size: float = 4.0
-    min_visible: float = 0.15
+    scale: tuple[float, float] = setting((0.7, 2.0), "size of the image", minimum=0.01)
+    mosaic_scale: tuple[float, float] = setting((0.7, 2.0), "size of the images of a mosaic", minimum=0.01)
+    aspect: tuple[float, float] = setting((0.5, 1.34), "distortion, width to height", minimum=0.01)
+    flip: float = setting(0.5, "chance of a mirrored image", minimum=0.0, maximum=1.0)
+    mosaic: float = setting(0.3, "chance that a sample is a mosaic of four", minimum=0.0, maximum=1.0)
+    hue: float = setting(6.0, "largest shift of hue", unit="deg", minimum=0.0, maximum=180.0)
+    saturation: float = setting(0.5, "largest change of saturation", minimum=0.0, maximum=1.0)
+    value: float = setting(0.4, "largest change of brightness", minimum=0.0, maximum=1.0)
+    grey: float = setting(0.03, "chance of a grey image", minimum=0.0, maximum=1.0)
+    blur: float = setting(0.08, "chance of blur", minimum=0.0, maximum=1.0)
+    noise: float = setting(0.08, "chance of sensor noise", minimum=0.0, maximum=1.0)
+    jpeg: float = setting(0.08, "chance of JPEG artefacts", minimum=0.0, maximum=1.0)
+    min_size: float = setting(
+        4.0, "shorter box side below which an object is ignored", unit="px", minimum=0.0
+    )
+    min_visible: float = setting(
+        0.15, "visible part below which an object is ignored", minimum=0.0, maximum=1.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
