@@ -193,7 +193,7 @@ def test_files_without_weights_are_named(name: str, tmp_path: Path) -> None:
 
 def test_export_equals_torch(weights: Path, tmp_path: Path) -> None:
     config: dict[str, Any] = {"num_classes": 7, "input_size": [96, 128], "grid": 4, "width": 16}
-    config |= {"backbone": "resnet50_fpn", "roi_size": 8}
+    config |= {"backbone": "resnet50_fpn", "head_depth": 6, "roi_size": 8}
     card = ModelCard("r50", "fassst", "0.0.0", 1, 1, STREET, MaskInfo("frame", 1, 1), 1, config=config)
     torch.manual_seed(0)
     network = build_network("fassst", **config)
