@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment everything; returns 1 if anything could not be read."""
+    """Segment everything; returns 1 if anything could not be read. Without a frame no results are written."""
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
@@ -68,13 +68,15 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             interrupted = any(s.kind != "camera" for s in sources)  # it is how a camera's run ends
         finally:
-            write_text(results_file, json.dumps(job.results))
+            if job.frames:  # else results of an earlier run would be lost for nothing
+                write_text(results_file, json.dumps(job.results))
     for failure in job.failures:
         say(f"failed: {failure}")
     mean = job.milliseconds / max(1, job.frames)
+    outcome = f"results in {results_file}" if job.frames else f"{results_file} was not written"
     say(
         f"{job.frames} frames, {len(job.results)} instances, segmented in {mean:.1f} ms a frame; "
-        f"{len(job.failures)} failed; results in {results_file}"
+        f"{len(job.failures)} failed; {outcome}"
     )
     if interrupted:
         raise KeyboardInterrupt

@@ -114,6 +114,20 @@ def test_broken_files_are_named_and_passed_over(
     assert len(results(tmp_path / "out" / "predictions.json")) == 4
 
 
+def test_without_a_frame_earlier_results_stay(
+    model: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, broken = tmp_path / "out", tmp_path / "broken.jpg"
+    broken.write_text("no image", encoding="utf-8")
+    assert predict(model, out, photos, "--no-pictures") == 0
+    assert predict(model, out, broken, "--no-pictures") == 1
+    assert len(results(out / "predictions.json")) == 4
+    assert f"0 frames, 0 instances, segmented in 0.0 ms a frame; 1 failed; {out}" in capfd.readouterr().err
+    assert predict(model, tmp_path / "new", broken) == 1
+    assert "predictions.json was not written" in capfd.readouterr().err
+    assert not (tmp_path / "new" / "predictions.json").exists()
+
+
 def test_nothing_to_do_is_an_error(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
