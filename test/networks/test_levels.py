@@ -1,0 +1,109 @@
+"""FASSST with slots from three levels, and its start from YOLOX-nano's published head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fassst_ros.labels import CLASS_LISTS, STREET
+from fassst_ros.networks import build_network
+from fassst_ros.networks.fassst import FASSST
+from fassst_ros.networks.fassst_iam import Dense
+from fassst_ros.networks.fassst_levels import LevelSlots
+from fassst_ros.training.pretrained import load_head, load_published
+from fassst_ros.types import ModelError
+
+YOLOX = Path(__file__).parents[3] / "shared" / "weights" / "yolox_nano.onnx"
+NAMES = [c.name for c in STREET]
+needs_weights = pytest.mark.skipif(not YOLOX.is_file(), reason="../shared/weights is not here")
+
+
+def make(size: int = 128, classes: int = 7) -> FASSST:
+    torch.manual_seed(0)
+    network = build_network(
+        "fassst", num_classes=classes, backbone="cspdarknet_nano", input_size=(size, size), peaks="levels"
+    )
+    assert isinstance(network, FASSST)
+    assert isinstance(network.iam, LevelSlots)
+    return network
+
+
+def test_probability_is_class_times_objectness() -> None:
+    network = make().eval()
+    levels = tuple(torch.randn(1, c, 128 // s, 128 // s) for c, s in ((64, 8), (128, 16), (256, 32)))
+    with torch.no_grad():
+        for head in network.iam.heads:  # type: ignore[union-attr]
+            head.object.bias += 3  # type: ignore[operator, union-attr]
+        dense = network.iam(levels)
+        stated = [head(x) for head, x in zip(network.iam.heads, levels, strict=True)]  # type: ignore[union-attr, arg-type]
+    product = torch.cat([(c.sigmoid() * o.sigmoid()).flatten(2) for c, _, o in stated], 2).transpose(1, 2)
+    torch.testing.assert_close(dense.logits.sigmoid(), product)
+    assert dense.boxes.shape == (1, 16 * 16 + 8 * 8 + 4 * 4, 4)
+
+
+def test_slots_are_the_surest_peaks_of_all_levels() -> None:
+    iam = LevelSlots((8, 8, 8), (128, 128), 4, 2)
+    logits = torch.full((1, 336, 2), -9.0)
+    boxes = torch.rand(1, 336, 4)
+    for position, label, value in ((17, 0, 2.0), (18, 0, 1.0), (256 + 9, 1, 3.0), (320 + 5, 0, 0.5)):
+        logits[0, position, label] = value
+    scores, labels, chosen = iam.select(Dense(logits, boxes))
+    assert scores.shape == (1, 12)
+    expected = torch.tensor([3.0, 2.0, 0.5]).sigmoid()  # 18 stands beside 17 and is no peak
+    torch.testing.assert_close(scores[0, :3], expected)
+    assert labels[0, :3].tolist() == [1, 0, 0]
+    torch.testing.assert_close(chosen[0, :3], boxes[0, [265, 17, 325]])
+
+
+def test_the_head_learns_at_the_rate_of_the_backbone() -> None:
+    network = make()
+    groups = network.parameter_groups(1.0, 0.1, 0.25)
+    slow = {id(p) for g in groups if g["lr"] == 0.25 for p in g["params"]}  # type: ignore[attr-defined]
+    expected = {id(p) for n, p in network.named_parameters() if n.startswith(("backbone.", "iam."))}
+    assert slow == expected
+
+
+@needs_weights
+def test_published_head_states_what_its_own_file_states() -> None:
+    """Every position's boxes and probabilities equal those of the .onnx in ONNX Runtime."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = make(416).eval()
+    load_published(network, YOLOX, NAMES)
+    image = np.random.default_rng(0).integers(0, 256, (1, 416, 416, 3), np.uint8)
+    image[:, 100:300, 150:250] //= 4
+    with torch.no_grad():
+        dense = network.dense(network.features(torch.from_numpy(image)))
+    session = onnxruntime.InferenceSession(str(YOLOX), providers=["CPUExecutionProvider"])
+    blob = np.ascontiguousarray(image[..., ::-1].transpose(0, 3, 1, 2), np.float32)
+    raw = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: blob})[0])[0]
+    rows = [i for i, c in enumerate(CLASS_LISTS["coco"]) if c.name in NAMES]
+    torch.testing.assert_close(
+        dense.logits[0].sigmoid(), raw[:, 4:5] * raw[:, 5:][:, rows], rtol=1e-3, atol=1e-5
+    )
+    steps = [(s, 416 // s) for s in (8, 16, 32)]
+    corner = torch.cat([torch.cartesian_prod(torch.arange(n), torch.arange(n)).flip(1) for _, n in steps])
+    stride = torch.cat([torch.full((n * n, 1), s) for s, n in steps])
+    centre, side = (raw[:, :2] + corner) * stride, raw[:, 2:4].exp() * stride
+    expected = torch.cat((centre - side / 2, centre + side / 2), 1)
+    torch.testing.assert_close(dense.boxes[0] * 416, expected, rtol=1e-3, atol=0.05)
+
+
+@needs_weights
+def test_classes_that_coco_does_not_have() -> None:
+    network = make(classes=3)
+    before = network.iam.heads[0].classify.weight.clone()  # type: ignore[union-attr]
+    load_published(network, YOLOX, ["rider", "tram", "person"])
+    after = network.iam.heads[0].classify.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(after[0], after[2])  # a rider starts as a person
+    torch.testing.assert_close(after[1], before[1])
+    assert not torch.equal(after[2], before[2])
+
+
+@needs_weights
+def test_a_file_without_such_a_head_is_refused() -> None:
+    network = make()
+    with pytest.raises(ModelError, match="expected YOLOX-nano"):
+        load_head(network.iam, 10, YOLOX, NAMES)  # type: ignore[arg-type]
