@@ -105,6 +105,8 @@ def file_problem(path: Path) -> str:
         return "is empty"
     if head == b"\xff\xd8\xff" and b"\xff\xd9" not in tail:
         return "is a truncated JPEG (no end marker)"
+    if head == b"\x89PN" and b"IEND" not in tail:
+        return "is a truncated PNG (no end chunk)"
     return ""
 
 

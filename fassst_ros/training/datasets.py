@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from fassst_ros.card import ClassInfo
 from fassst_ros.coco_format import Shape, file_problem, load_image, parse_shape, read_coco
-from fassst_ros.types import Float32Array, InputError, RoiMask, UInt8Array
+from fassst_ros.training.riders import NEEDED, find_riders
+from fassst_ros.types import ConfigError, Float32Array, InputError, RoiMask, UInt8Array
 
 #: Polygons of COCO leave the image by rounding; only more than this many pixels is a defect.
 _EDGE_TOLERANCE = 2.0
@@ -141,8 +142,10 @@ class CocoInstances(SampleSet):
 
     Categories are matched by name. classes: the card's, in order. labelled: names of the classes
     annotated exhaustively, for all images; None: as each image's `labelled_classes` says, else all.
-    warnings: every defect that was found, with what became of it (skipped, clipped, ignored).
-    Raises InputError if the file is unusable as a whole, if no image is left, or for an unknown name.
+    riders: persons on bicycles and motorcycles become class rider, unclear cases are ignored (riders.py);
+    riders then count as labelled where persons, bicycles and motorcycles are.
+    Raises InputError if the file is unusable as a whole, if no image is left, or for an unknown name,
+    ConfigError for riders without such a class.
     """
 
     def __init__(
@@ -151,11 +154,17 @@ class CocoInstances(SampleSet):
         image_dir: Path,
         classes: Sequence[ClassInfo],
         labelled: Sequence[str] | None = None,
+        *,
+        riders: bool = False,
     ) -> None:
         super().__init__(annotation_file.name, classes)
         raw = read_coco(annotation_file)
         categories = {c.get("id"): c.get("name") for c in raw["categories"]}
-        present = np.array([c.name in categories.values() for c in self.classes])
+        if riders and "rider" not in self._index:
+            raise ConfigError(f"mapping cityscapes makes riders; the classes are {', '.join(self._index)}")
+        self._riders = find_riders(raw["annotations"], categories) if riders else None
+        names = self._with_rider([str(name) for name in categories.values()])
+        present = np.array([c.name in names for c in self.classes])
         if not present.any():
             known = ", ".join(str(n) for n in categories.values())
             raise InputError(
@@ -165,9 +174,13 @@ class CocoInstances(SampleSet):
             if not present[self._index[info.name]]:
                 self._warn(f"class {info.name} is no category of the file: treated as not labelled")
         records = self._read_images(raw["images"], image_dir, labelled, present)
-        for annotation in raw["annotations"]:
-            self._read_annotation(annotation, records, categories)
+        for number, annotation in enumerate(raw["annotations"]):
+            self._read_annotation(number, annotation, records, categories)
         self._keep(records.values())
+
+    def _with_rider(self, names: Sequence[str]) -> Sequence[str]:
+        """What is labelled where `names` are: riders are known by persons and vehicles together."""
+        return [*names, "rider"] if self._riders and NEEDED.issubset(names) else names
 
     def _read_images(
         self,
@@ -184,6 +197,7 @@ class CocoInstances(SampleSet):
                 names = labelled
                 if names is None and "labelled_classes" in entry:
                     names = [n.strip() for n in entry["labelled_classes"].split(",")]
+                names = None if names is None else self._with_rider(names)
                 record = Record(image_id, path, size, self._labelled(names, present))
             except (KeyError, TypeError, ValueError, AttributeError) as err:
                 self._warn(
@@ -198,9 +212,16 @@ class CocoInstances(SampleSet):
         return records
 
     def _read_annotation(
-        self, annotation: Mapping[str, Any], records: Mapping[int, Record], categories: Mapping[Any, Any]
+        self,
+        number: int,
+        annotation: Mapping[str, Any],
+        records: Mapping[int, Record],
+        categories: Mapping[Any, Any],
     ) -> None:
-        """File one annotation under its image, as an object or as a region to ignore."""
+        """File one annotation under its image, as an object or as a region to ignore.
+
+        number: its position in the file, by which riders are named.
+        """
         name = f"annotation {annotation.get('id')!r} of image {annotation.get('image_id')!r}"
         category = annotation.get("category_id")
         if category not in categories:
@@ -210,15 +231,17 @@ class CocoInstances(SampleSet):
         if record is None:
             self._warn(f"{name}: the image is not in the set: skipped")
             return
-        label = self._index.get(categories[category])
+        rider = self._riders is not None and number in self._riders.sure
+        label = self._index.get("rider" if rider else categories[category])
         if label is None:
             return  # another category: background to this model
-        if annotation.get("iscrowd"):
+        unclear = self._riders is not None and number in self._riders.unsure
+        if annotation.get("iscrowd") or unclear:
             self._ignore(record, annotation, name)
             return
         try:
             shape = parse_shape(annotation.get("segmentation"), record.size)
-            box, outside = _clip(_extent(shape), record.size)
+            box, outside = _clip(extent(shape), record.size)
         except InputError as err:
             self._warn(f"{name}: {err}: its box is ignored")
             self._ignore(record, annotation, name)
@@ -237,7 +260,8 @@ class CocoInstances(SampleSet):
             self._warn(f"{name}: no usable bbox ({err}): skipped")
 
 
-def _extent(shape: Shape) -> tuple[float, float, float, float]:
+def extent(shape: Shape) -> tuple[float, float, float, float]:
+    """The xyxy box around a shape, in pixels."""
     if isinstance(shape, RoiMask):
         height, width = shape.bits.shape
         return shape.x, shape.y, shape.x + width, shape.y + height

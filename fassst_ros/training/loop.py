@@ -20,10 +20,10 @@ from fassst_ros.labels import CLASS_LISTS
 from fassst_ros.networks import build_network
 from fassst_ros.networks.base import SegmentationNetwork
 from fassst_ros.training.augment import AugmentOptions
-from fassst_ros.training.datasets import CocoInstances
 from fassst_ros.training.loader import Batch, make_loader
 from fassst_ros.training.options import Optimisation, Recipe, Schedule
 from fassst_ros.training.pretrained import load_initial, load_published
+from fassst_ros.training.sources import open_source
 from fassst_ros.types import FassstError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
     """
     run.mkdir(parents=True, exist_ok=True)
     classes = CLASS_LISTS[recipe.classes]
-    datasets = [CocoInstances(data_root / d.annotations, data_root / d.images, classes) for d in recipe.data]
+    datasets = [open_source(source, data_root, classes) for source in recipe.data]
     torch.manual_seed(recipe.seed)
     network = _network(recipe, recipe.schedule[0])
     if recipe.backbone_weights:
@@ -230,5 +230,5 @@ def _card(recipe: Recipe, network: SegmentationNetwork, done: int) -> ModelCard:
         slots=network.slots,
         licence=recipe.licence,
         config={**recipe.config, "num_classes": len(classes), "input_size": [height, width]},
-        training={"data": [d.annotations for d in recipe.data], "steps": done, "of": recipe.steps},
+        training={"data": [d.name for d in recipe.data], "steps": done, "of": recipe.steps},
     )
