@@ -89,15 +89,15 @@ def instance_map(instances: Instances) -> NDArray[np.uint16]:
     """
     if len(instances) > 65535:
         raise InputError(f"{len(instances)} instances; an instance map holds at most 65535")
-    return paint(instances, np.arange(1, len(instances) + 1, dtype=np.uint16))
+    return _paint(instances, np.arange(1, len(instances) + 1, dtype=np.uint16))
 
 
 def class_map(instances: Instances) -> NDArray[np.uint8]:
     """(H, W) uint8: the class id at each pixel, 0 = background; of the same instance as in `instance_map`."""
-    return paint(instances, instances.class_ids.astype(np.uint8))
+    return _paint(instances, instances.class_ids.astype(np.uint8))
 
 
-def paint(instances: Instances, values: NDArray[T]) -> NDArray[T]:
+def _paint(instances: Instances, values: NDArray[T]) -> NDArray[T]:
     """(H, W) map of one value an instance, 0 elsewhere: worst score first, so that the best stays on top."""
     result = np.zeros(instances.size, values.dtype)
     for value, mask in zip(values[::-1], reversed(instances.masks), strict=True):

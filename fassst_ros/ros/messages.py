@@ -6,10 +6,10 @@ import array
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from fassst_ros import decode
 from fassst_ros.card import ModelCard
 from fassst_ros.msg import ClassLabel, Instance, InstanceArray, LabelInfo, Mask
 from fassst_ros.ros.convert import to_image
@@ -56,23 +56,14 @@ def _mask(mask: RoiMask) -> Mask:
     return Mask(x=mask.x, y=mask.y, width=width, height=height, counts=counts)
 
 
-def _paint(instances: Instances, values: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
-    """(H, W) of `dtype`: each pixel has the value of the best instance that covers it, else 0."""
-    canvas = np.zeros(instances.size, dtype)
-    for mask, value in zip(reversed(instances.masks), values[::-1], strict=True):
-        height, width = mask.bits.shape
-        canvas[mask.y : mask.y + height, mask.x : mask.x + width][mask.bits] = value
-    return canvas
-
-
 def instance_map(instances: Instances, header: Header) -> Image:
     """mono16: Instance.id of each pixel, 0 where there is none; the better score wins an overlap."""
-    return to_image(_paint(instances, np.arange(1, len(instances) + 1), np.uint16), "mono16", header)
+    return to_image(decode.instance_map(instances), "mono16", header)
 
 
 def class_map(instances: Instances, header: Header) -> Image:
     """mono8: class id of each pixel, 0 for background; of the same instance as in the instance map."""
-    return to_image(_paint(instances, instances.class_ids, np.uint8), "mono8", header)
+    return to_image(decode.class_map(instances), "mono8", header)
 
 
 def label_info(card: ModelCard, score_threshold: float, header: Header) -> LabelInfo:
