@@ -8,6 +8,7 @@ our reading.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from fassst_ros.networks.base import Backbone, Features, RawOutputs, Segmentatio
 from fassst_ros.networks.blocks import ConvNorm, matrix_nms, pad_boxes, roi_crop
 from fassst_ros.networks.fassst_iam import Dense, GridSlots, PeakSlots
 from fassst_ros.networks.fassst_levels import LevelSlots
-from fassst_ros.networks.fassst_loss import fassst_loss
+from fassst_ros.networks.fassst_loss import LOSS_WEIGHTS, fassst_loss
 
 #: The paper's two networks, and a 2:1 variant for wide cameras (height, width, grid).
 PRESETS: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ class FASSST(SegmentationNetwork):
     mobilenet_v2 | resnet50_fpn | cspdarknet_nano. head_depth: 4 | 5 | 6. width: d of the mask branch
     (64 | 128 | 256). roi_size: S; masks are 2S x 2S. fusion: RFF on. matching: task_aligned (slots are
     peaks of the stride-16 map) | hungarian_dense | hungarian | cell (slots are cells of a grid).
-    attention: of GridSlots. nms: matrix | none.
+    attention: of GridSlots. nms: matrix | none. loss_weights: those that differ from LOSS_WEIGHTS.
     """
 
     mask_kind, mask_padding = "box", 0.1
@@ -96,6 +97,7 @@ class FASSST(SegmentationNetwork):
         matching: str = "task_aligned",
         nms: str = "matrix",
         peaks: str = "raw",
+        loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         height, columns = input_size
@@ -109,6 +111,11 @@ class FASSST(SegmentationNetwork):
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
+        if set(self.loss_weights) != set(LOSS_WEIGHTS) or not all(w >= 0 for w in self.loss_weights.values()):
+            raise ValueError(
+                f"loss_weights are {loss_weights}; expected numbers >= 0 for some of {', '.join(LOSS_WEIGHTS)}"
+            )
         self.input_size, self.num_classes = (height, columns), num_classes
         self.slots = grid * grid
         self.mask_size = (2 * roi_size, 2 * roi_size)

@@ -11,13 +11,23 @@ from torch.nn import functional as F
 from fassst_ros.networks.base import Target
 from fassst_ros.networks.blocks import cell_centres, pad_boxes
 from fassst_ros.networks.fassst_iam import Dense, GridSlots, Slots
-from fassst_ros.networks.losses import box_loss, dice_loss, paired_giou, quality_focal, sigmoid_focal
+from fassst_ros.networks.losses import (
+    batch_total,
+    box_loss,
+    dice_loss,
+    image_generators,
+    normaliser,
+    paired_giou,
+    quality_focal,
+    sigmoid_focal,
+)
 from fassst_ros.networks.matching import align_tasks, match_slots
 
 if TYPE_CHECKING:
     from fassst_ros.networks.fassst import FASSST
 
-MASK, BOX, CLASS, QUALITY, DENSE = 5.75, 3.0, 1.25, 1.0, 1.0
+#: Default weights: the paper's Lm, Ll and Lc (section 3.4), then terms that it does not have.
+LOSS_WEIGHTS = {"mask": 5.75, "box": 3.0, "class": 1.25, "quality": 1.0, "dense": 1.0}
 MAX_ROIS = 128  # a batch; bounds memory on crowds
 
 
@@ -27,6 +37,7 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
     progress 0..1: masks learn on jittered true boxes during the first third, then half of them on
     the boxes that the network itself predicts.
     """
+    generators = image_generators(len(targets))
     features = network.features(images)
     gt_boxes = [t["boxes"] / network.scale for t in targets]
     if not isinstance(network.iam, GridSlots):
@@ -40,29 +51,32 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
             match_slots(slots.logits[i], slots.boxes[i], centres, t["labels"], gt_boxes[i], method)
             for i, t in enumerate(targets)
         ]
-        losses, boxes = _slot_losses(slots, targets, gt_boxes, matches, network.scale), slots.boxes
+        losses, boxes = _slot_losses(network, slots, targets, gt_boxes, matches), slots.boxes
         if stated is not None:
             terms, _ = _dense_losses(network, stated, targets, gt_boxes)
-            losses["dense"] = DENSE * torch.stack(list(terms.values())).sum()
-    rois = [_choose_rois(boxes[i], gt_boxes[i], *matches[i], progress) for i in range(len(targets))]
-    losses["mask"] = _mask_loss(network, features.levels, rois, targets)
+            losses["dense"] = network.loss_weights["dense"] * torch.stack(list(terms.values())).sum()
+    rois = [
+        _choose_rois(boxes[i], gt_boxes[i], *matches[i], progress, generator)
+        for i, generator in enumerate(generators)
+    ]
+    losses["mask"] = _mask_loss(network, features.levels, rois, targets, generators)
     return losses
 
 
 def _slot_losses(
+    network: FASSST,
     slots: Slots,
     targets: list[Target],
     gt_boxes: list[Tensor],
     matches: list[tuple[Tensor, Tensor]],
-    scale: Tensor,
 ) -> dict[str, Tensor]:
-    count = max(1, sum(len(slot) for slot, _ in matches))
+    count = normaliser(sum(len(slot) for slot, _ in matches), slots.boxes.device)
     classes = torch.zeros_like(slots.logits)
     weight = torch.zeros_like(slots.logits)
     box, quality = slots.boxes.new_zeros(()), slots.boxes.new_zeros(())
     for i, (target, (slot, obj)) in enumerate(zip(targets, matches, strict=True)):
         centres = (slots.boxes[i, :, :2] + slots.boxes[i, :, 2:]).detach() / 2
-        weight[i] = _negative_weight(centres, target, scale)
+        weight[i] = _negative_weight(centres, target, network.scale)
         if len(slot):
             classes[i, slot, target["labels"][obj]] = 1.0
             weight[i, slot, target["labels"][obj]] = 1.0
@@ -73,7 +87,8 @@ def _slot_losses(
                 slots.quality[i, slot], iou, reduction="sum"
             )
     cls = (sigmoid_focal(slots.logits, classes) * weight).sum()
-    return {"class": CLASS * cls / count, "box": BOX * box / count, "quality": QUALITY * quality / count}
+    terms = {"class": cls, "box": box, "quality": quality}
+    return {name: network.loss_weights[name] * term / count for name, term in terms.items()}
 
 
 def _negative_weight(centres: Tensor, target: Target, scale: Tensor) -> Tensor:
@@ -89,18 +104,23 @@ def _negative_weight(centres: Tensor, target: Target, scale: Tensor) -> Tensor:
 
 
 def _choose_rois(
-    boxes: Tensor, gt_boxes: Tensor, slot: Tensor, obj: Tensor, progress: float
+    boxes: Tensor,
+    gt_boxes: Tensor,
+    slot: Tensor,
+    obj: Tensor,
+    progress: float,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Boxes to draw masks in, and the object of each; no gradient reaches a box."""
     truth = gt_boxes[obj]
     if len(obj) == 0:
         return truth, obj
     side = (truth[:, 2:] - truth[:, :2]).repeat(1, 2)
-    rois = truth + side * torch.empty_like(truth).uniform_(-0.1, 0.1)
+    rois = truth + side * (torch.rand(truth.shape, generator=generator) * 0.2 - 0.1).to(truth.device)
     if progress > 1 / 3:
         predicted = boxes[slot].detach()
         good = paired_giou(predicted, truth)[0] > 0.5
-        use = good & (torch.rand(len(good)) < 0.5)
+        use = good & (torch.rand(len(good), generator=generator) < 0.5).to(good.device)
         rois = torch.where(use[:, None], predicted, rois)
     return rois, obj
 
@@ -110,25 +130,27 @@ def _mask_loss(
     levels: tuple[Tensor, Tensor, Tensor],
     rois: list[tuple[Tensor, Tensor]],
     targets: list[Target],
+    generators: list[torch.Generator],
 ) -> Tensor:
     layers = network.pyramid.layers(levels)
-    total = sum(len(obj) for _, obj in rois)
-    keep = min(1.0, MAX_ROIS / max(1, total))
+    total = batch_total(sum(len(obj) for _, obj in rois), layers[0].device)
+    keep = min(1.0, MAX_ROIS / max(1.0, total))
     crops, truths = [], []
     for i, (boxes, obj) in enumerate(rois):
         if keep < 1.0:
-            chosen = torch.randperm(len(obj))[: max(1, int(len(obj) * keep))]
+            chosen = torch.randperm(len(obj), generator=generators[i])[: max(1, int(len(obj) * keep))]
             boxes, obj = boxes[chosen], obj[chosen]
         if len(obj) == 0:
             continue
         padded = pad_boxes(boxes, network.mask_padding)
         crops.append(network.pyramid.crop([layer[i : i + 1] for layer in layers], padded[None]))
         truths.append(_sample_masks(targets[i]["masks"][obj], padded, network.mask_size))
+    count = normaliser(sum(len(truth) for truth in truths), layers[0].device)
     if not crops:
         return sum((layer.sum() for layer in layers), layers[0].new_zeros(())) * 0.0
     logits, truth = network.pyramid.draw(torch.cat(crops)).float(), torch.cat(truths)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth)
-    return MASK * (dice_loss(logits, truth).mean() + cross_entropy)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
+    return network.loss_weights["mask"] * (dice_loss(logits, truth) + cross_entropy).sum() / count
 
 
 def _sample_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -162,8 +184,9 @@ def _dense_losses(
         total += float(q.sum())
         matches.append(_best_of_each(position, obj, q))
     cls = (quality_focal(dense.logits, quality) * weight).sum()
-    total = max(1.0, total)
-    return {"class": CLASS * cls / total, "box": BOX * box / total}, matches
+    total = normaliser(total, dense.boxes.device)
+    terms = {"class": cls, "box": box}
+    return {name: network.loss_weights[name] * term / total for name, term in terms.items()}, matches
 
 
 def _best_of_each(position: Tensor, obj: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,10 @@
-"""Losses shared by the networks. Sums and means are left to the caller where noted."""
+"""Losses shared by the networks, and how several processes divide them. Sums and means are left to the
+caller where noted."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 
@@ -45,3 +46,39 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Lm = 1 - Dice, per mask (n,) (FASSST, section 3.4; Milletari et al. 2016). Inputs (n, h, w)."""
     p, t = logits.sigmoid().flatten(1), target.flatten(1)
     return 1 - (2 * (p * t).sum(1) + 1) / ((p * p).sum(1) + (t * t).sum(1) + 1)
+
+
+def processes() -> tuple[int, int]:
+    """(rank, number) of the processes that share a batch; (0, 1) for one alone."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def batch_total(count: float, device: torch.device) -> float:
+    """The sum of `count` over all processes, each of which must ask."""
+    if processes()[1] == 1:
+        return float(count)
+    total = torch.tensor(float(count), device=device)
+    distributed.all_reduce(total)
+    return float(total)
+
+
+def normaliser(count: float, device: torch.device) -> float:
+    """What a process divides its sum of losses by, of which `count` objects are its own.
+
+    Gradients are averaged over the processes. Dividing by the average count (1 in all at least) makes
+    that the gradient of the whole batch's sum over the whole batch's count.
+    """
+    return max(1.0, batch_total(count, device)) / processes()[1]
+
+
+def image_generators(count: int) -> list[torch.Generator]:
+    """Random numbers for each image of this process's part of a batch.
+
+    Image i of process r is number i * processes + r of the batch: its numbers are the same however
+    many processes share the batch, if all of them are seeded alike.
+    """
+    rank, size = processes()
+    base = int(torch.randint(2**62, ()))
+    return [torch.Generator().manual_seed(base + i * size + rank) for i in range(count)]
