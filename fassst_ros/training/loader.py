@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,10 +26,14 @@ _ATTEMPTS = 20  # draws of an image before giving up on a set full of broken fil
 
 
 class Batch(NamedTuple):
-    """images: (B, H, W, 3) uint8 RGB. targets: one an image; their masks are 0..255 coverage."""
+    """images: (B, H, W, 3) uint8 RGB. targets: one an image; their masks are 0..255 coverage.
+
+    seconds: what it took one process to make it.
+    """
 
     images: Tensor
     targets: list[Target]
+    seconds: float = 0.0
 
 
 def collate(images: Sequence[TrainingImage]) -> Batch:
@@ -78,6 +85,12 @@ class MixedSamples(Dataset[TrainingImage]):
     def __len__(self) -> int:
         return self.length
 
+    def __getitems__(self, indices: Sequence[int]) -> tuple[list[TrainingImage], float]:
+        """Several images, and the seconds that they took: what a DataLoader asks for."""
+        started = time.perf_counter()
+        images = [self[index] for index in indices]
+        return images, time.perf_counter() - started
+
     def __getitem__(self, index: int) -> TrainingImage:
         rng = np.random.default_rng((self.seed, self.first + index))
         dataset = self.datasets[int(rng.choice(len(self.datasets), p=self.weights))]
@@ -108,23 +121,37 @@ def make_loader(
     options: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
     pin_memory: bool = False,
     first: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[TrainingImage]:
     """Batches over `length` images from number `first` on, in order, without an incomplete last one.
 
+    share: (rank, number) of the processes that share each batch: this one gets every number-th image.
     Pass another seed for each epoch or phase: the same seed gives the same images again.
     """
+    rank, processes = share
+    if batch_size % processes:
+        raise ConfigError(
+            f"a batch of {batch_size} cannot be shared by {processes} processes; expected a multiple of them"
+        )
     return DataLoader(
         MixedSamples(datasets, weights, out_size, length, seed, options, first),
-        batch_size=batch_size,
+        batch_size=batch_size // processes,
+        sampler=range(rank, length, processes),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_timed,
         drop_last=True,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
-def _one_thread(_worker: int) -> None:
-    """OpenCV's own threads would fight with the other workers'."""
+def _collate_timed(timed: tuple[list[TrainingImage], float]) -> Batch:
+    return collate(timed[0])._replace(seconds=timed[1])
+
+
+def _start_worker(_worker: int) -> None:
+    """OpenCV's own threads would fight with the other workers'. When to stop is the main process's to say."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # any other status is an error to the DataLoader

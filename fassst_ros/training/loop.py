@@ -72,7 +72,7 @@ def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_
             options=AugmentOptions(mosaic=schedule.mosaic, scale=(0.7, 2.0)),
             first=done * batch,  # a resumed run goes on with the images that it would have seen
         )
-        for images, targets in loader:
+        for images, targets, _ in loader:
             _set_rate(optimiser, recipe, done)
             torch.manual_seed(recipe.seed * 1_000_003 + done)  # the same jitter after a resume
             losses = _step(network, optimiser, images, targets, done / recipe.steps, recipe, run)
