@@ -39,9 +39,12 @@ class LevelHead(nn.Module):
         self.box_tower = nn.Sequential(_separable(width), _separable(width))
         self.locate = nn.Conv2d(width, 4, 1)
         self.object = nn.Conv2d(width, 1, 1)
-        for conv in (self.classify, self.object):
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # no norms: the signal must keep its size by itself
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for conv in (self.classify, self.locate, self.object):
             nn.init.normal_(conv.weight, std=0.01)
-            nn.init.constant_(conv.bias, PRIOR / 2)  # type: ignore[arg-type]
+            nn.init.constant_(conv.bias, 0.0 if conv is self.locate else PRIOR / 2)  # type: ignore[arg-type]
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.stem(level)
