@@ -16,6 +16,11 @@ from fassst_ros.evaluation.matching import FAULTS, ImageMatch
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 
 
+def size_of(area: float) -> str:
+    """The name of COCO's size of an object with that many pixels."""
+    return next(size for size, (_, high) in SIZES.items() if area < high)
+
+
 @dataclass(frozen=True, slots=True)
 class ThresholdCurve:
     """Precision, recall and F1, all classes together, over every score that occurs, best first.

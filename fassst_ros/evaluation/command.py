@@ -6,28 +6,39 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
+import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from fassst_ros.bench.measure import machine_facts
 from fassst_ros.card import ModelCard, card_path
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions, SegmentOptions
+from fassst_ros.evaluation.analysis import analyse
 from fassst_ros.evaluation.coco import evaluate_in_full
 from fassst_ros.evaluation.dataset import EvaluationSet, open_coco
 from fassst_ros.evaluation.latency import percentiles
+from fassst_ros.evaluation.matching import match_images
+from fassst_ros.evaluation.report import COLUMNS, Evaluation, check_report_folder, percent, write_report
 from fassst_ros.models import resolve_model
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.types import ConfigError, InputError, Instances
 
 #: AP is the area under a curve over all scores: keep what a user of the node would drop.
 OPTIONS = SegmentOptions(score_threshold=0.001, max_instances=100)
+#: Percentiles of times that are reported.
+POINTS = (50, 90, 99)
 
 
 @dataclass(slots=True)
@@ -37,6 +48,7 @@ class Answers:
     instances: dict[int, Instances] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
     parser.add_argument("--json", type=Path, dest="json_file", help="write the results to this file")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a page with curves and images there"
+    )
     parser.add_argument("--update-card", action="store_true", help="keep the results in the model's card")
     add_settings(parser, RuntimeOptions, "runtime", skip=("model",))
 
@@ -60,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_coco(args.annotations, args.images).first(args.limit)
     if args.json_file is not None:
         check_writable(args.json_file, "--json")
+    if args.report is not None:
+        check_report_folder(args.report)
     options = dataclasses.replace(read_settings(args, RuntimeOptions, skip=("model",)), model=args.model)
+    machine = machine_facts()
     with Segmenter.open(options, OPTIONS, console.log) as segmenter:
         card, runtime = segmenter.card, segmenter.runtime
         segmenter.warm_up()
@@ -72,15 +90,27 @@ def run(args: argparse.Namespace) -> int:
             "device": runtime.device,
             "precision": runtime.precision,
             "annotations": dataset.name,
+            "machine": machine,
+            "command": shlex.join(["fassst", *sys.argv[1:]]),
+            "date": datetime.now().astimezone().isoformat(" ", "seconds"),
         }
     result = evaluate_in_full(dataset.content, answers.instances, card.classes)
     report |= result.summary
     for metric in dataset.metrics:
         report |= metric(answers.instances, card.classes)
-    report |= {"latency_ms": percentiles(answers.latency_ms), "failed": answers.failed}
+    matches = match_images(result)
+    report |= analyse(matches, card.score_threshold, card.classes)
+    report |= {
+        "latency_ms": percentiles(answers.latency_ms, POINTS),
+        "stages_ms": {stage: percentiles(times, POINTS) for stage, times in answers.stages_ms.items()},
+        "failed": answers.failed,
+    }
     print_report(report, console)
     if args.json_file is not None:
         args.json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if args.report is not None:
+        done = Evaluation(report, card, dataset, answers.instances, result, matches)
+        console.print(f"report: {write_report(args.report, done)}", markup=False, soft_wrap=True)
     if args.update_card:
         update_card(card, resolve_model(args.model), report)
     return 1 if answers.failed else 0
@@ -110,13 +140,15 @@ def segment_images(segmenter: Segmenter, dataset: EvaluationSet, console: Consol
         try:
             frame = dataset.load(entry)
             start = time.perf_counter()
-            instances = segmenter.segment(frame).instances
+            segmentation = segmenter.segment(frame)
             answers.latency_ms.append((time.perf_counter() - start) * 1e3)
-            answers.instances[entry["id"]] = instances
+            for stage, milliseconds in segmentation.stages.items():
+                answers.stages_ms[stage].append(milliseconds)
+            answers.instances[entry["id"]] = segmentation.instances
         except InputError as err:
             name = str(entry.get("file_name"))
             answers.failed[name] = str(err)
-            console.log(f"left out {name}: {err}")
+            console.log(f"left out {name}: {err}", markup=False)
     if not answers.instances:
         raise InputError(f"none of {len(dataset.entries)} images could be segmented; the reasons are above")
     return answers
@@ -125,17 +157,14 @@ def segment_images(segmenter: Segmenter, dataset: EvaluationSet, console: Consol
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """The results as a table, in percent."""
 
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    table = Table(title=f"{report['model']} on {report['annotations']}: {report['images']} images, AP in %")
-    columns = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
-    for column in ("", *columns):
+    title = f"{report['model']} on {report['annotations']}: {report['images']} images, AP in %"
+    table = Table(title=escape(title))
+    for column in ("", *COLUMNS):
         table.add_column(column, justify="right" if column else "left")
     for kind in ("mask", "box"):
-        table.add_row(kind, *(percent(report[kind][c]) for c in columns), style="bold")
+        table.add_row(kind, *(percent(report[kind][c]) for c in COLUMNS), style="bold")
     for name, mask in report["mask"]["per_class"].items():
-        table.add_row(f"{name}, mask", percent(mask["AP"]), percent(mask["AP50"]))
+        table.add_row(escape(f"{name}, mask"), percent(mask["AP"]), percent(mask["AP50"]))
     console.print(table)
     p50, p99 = report["latency_ms"]["p50"], report["latency_ms"]["p99"]
     where = f"{report['runtime']} {report['precision']} on {report['device']}"

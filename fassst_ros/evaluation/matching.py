@@ -32,24 +32,28 @@ FAULTS = {
 class ImageMatch:
     """The detections and objects of one image, and who belongs to whom.
 
-    Detections, best score first: scores (n,), class_ids (n,), taken (n,) index of its object or -1,
-    ious (n,) mask IoU with it or 0, ignored (n,) bool: in a crowd region, and faults: why it is a
-    false alarm, "" if it is none.
-    Objects, without crowd regions: object_classes (m,), areas (m,) in pixels, taken_by (m,) index of
-    its detection or -1, and shapes: their masks in COCO's run lengths.
+    Detections, best score first: scores (n,), class_ids (n,), boxes (n, 4) around the masks, xywh in
+    source pixels, taken (n,) index of its object or -1, ious (n,) mask IoU with it or 0, ignored (n,)
+    bool: in a crowd region, and faults: why it is a false alarm, "" if it is none.
+    Objects: object_classes (m,), object_boxes (m, 4) xywh, areas (m,) in pixels, taken_by (m,) index
+    of its detection or -1, and shapes: their masks in COCO's run lengths.
+    crowds: how many crowd regions there are beside them.
     """
 
     image_id: int
     scores: NDArray[np.float64]
     class_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
     taken: NDArray[np.int64]
     ious: NDArray[np.float64]
     ignored: NDArray[np.bool_]
     faults: tuple[str, ...]
     object_classes: NDArray[np.int64]
+    object_boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     taken_by: NDArray[np.int64]
     shapes: tuple[dict[str, Any], ...]
+    crowds: int
 
     def found(self, threshold: float) -> NDArray[np.bool_]:
         """(m,) whether a detection of at least that score has the object."""
@@ -119,11 +123,12 @@ def _match(
     hit = np.flatnonzero(taken >= 0)
     ious = np.zeros(len(found))
     ious[hit] = table[hit, taken[hit]]
+    boxes, object_boxes = (np.asarray(mask_api.toBbox(m), np.float64).reshape(-1, 4) for m in (masks, shapes))
     scores = np.array([d["score"] for d in found], np.float64)
     areas = np.array([a["area"] for a in objects], np.float64)
     return ImageMatch(
-        image_id, scores, classes, taken, ious, ignored, tuple(faults),
-        object_classes, areas, taken_by, tuple(shapes),
+        image_id, scores, classes, boxes, taken, ious, ignored, tuple(faults),
+        object_classes, object_boxes, areas, taken_by, tuple(shapes), len(crowds),
     )  # fmt: skip
 
 
