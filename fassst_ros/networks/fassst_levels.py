@@ -25,6 +25,15 @@ def _separable(channels: int) -> nn.Sequential:
     return nn.Sequential(ConvAct(channels, channels, 3, groups=channels), ConvAct(channels, channels, 1))
 
 
+def joint_logit(a: Tensor, b: Tensor) -> Tensor:
+    """The logit of sigmoid(a) * sigmoid(b), exact where the product underflows.
+
+    It is -log(e^-a + e^-b + e^(-a-b)), in operations that every runtime has.
+    """
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    return low - torch.log(1 + torch.exp(low - high) + torch.exp(-high.clamp(min=-30)))
+
+
 class LevelHead(nn.Module):
     """One level's nine convolutions and its three predictions: classes, box, objectness.
 
@@ -85,9 +94,7 @@ class LevelSlots(nn.Module):
         )
         centre = self.origins + boxes[..., :2] * self.strides
         half = boxes[..., 2:].clamp(max=5.0).exp() * self.strides / 2
-        # The logit of sigmoid(c) * sigmoid(o): stays exact where the product underflows.
-        both = torch.stack((-classes, -objects.expand_as(classes), -classes - objects), -1)
-        return Dense(-torch.logsumexp(both, -1), torch.cat((centre - half, centre + half), -1))
+        return Dense(joint_logit(classes, objects), torch.cat((centre - half, centre + half), -1))
 
     def select(self, dense: Dense) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, labels (B, m) and boxes (B, m, 4) of the m = 3n surest 3x3 maxima of all levels.

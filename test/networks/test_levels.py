@@ -12,7 +12,7 @@ from fassst_ros.labels import CLASS_LISTS, STREET
 from fassst_ros.networks import build_network
 from fassst_ros.networks.fassst import FASSST
 from fassst_ros.networks.fassst_iam import Dense
-from fassst_ros.networks.fassst_levels import LevelSlots
+from fassst_ros.networks.fassst_levels import LevelSlots, joint_logit
 from fassst_ros.training.pretrained import load_head, load_published
 from fassst_ros.types import ModelError
 
@@ -42,6 +42,12 @@ def test_probability_is_class_times_objectness() -> None:
     product = torch.cat([(c.sigmoid() * o.sigmoid()).flatten(2) for c, _, o in stated], 2).transpose(1, 2)
     torch.testing.assert_close(dense.logits.sigmoid(), product)
     assert dense.boxes.shape == (1, 16 * 16 + 8 * 8 + 4 * 4, 4)
+
+
+def test_joint_logit_is_exact_far_out() -> None:
+    a, b = torch.tensor([0.3, -40.0, -20.0, 25.0, 9.0]), torch.tensor([-1.2, 0.0, -20.0, 25.0, -9.0])
+    p = a.double().sigmoid() * b.double().sigmoid()
+    torch.testing.assert_close(joint_logit(a, b).double(), torch.logit(p), rtol=1e-5, atol=1e-5)
 
 
 def test_slots_are_the_surest_peaks_of_all_levels() -> None:
