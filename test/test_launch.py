@@ -101,7 +101,7 @@ def run_launch(tmp_path: Path, *arguments: str, until: str) -> tuple[str, int]:
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)  # launch passes it on to the node
         try:
-            status = process.wait(30)
+            status = process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -114,7 +114,11 @@ def test_ros2_launch_reaches_active_and_ends_cleanly(tmp_path: Path) -> None:
     card = tiny_card(slots=1)
     model = make_tiny_model(tmp_path, box, np.array([0]), np.array([1.0], np.float32), card=card)
     output, status = run_launch(
-        tmp_path, f"model:={model}", "namespace:=front", "image:=/camera/image_raw", until="active"
+        tmp_path,
+        f"model:={model}",
+        "namespace:=front",
+        "image:=/camera/image_raw",
+        until="activate done: active",
     )
     assert "[front.segment_node]: activate done: active" in output, output
     assert "shutdown done: finalized" in output, output
@@ -124,6 +128,6 @@ def test_ros2_launch_reaches_active_and_ends_cleanly(tmp_path: Path) -> None:
 
 def test_without_autostart_the_node_waits(tmp_path: Path) -> None:
     pytest.importorskip("ros2cli", reason="ros2cli comes with ROS 2 only, not from PyPI")
-    output, _ = run_launch(tmp_path, "autostart:=false", until="unconfigured")
+    output, _ = run_launch(tmp_path, "autostart:=false", until="unconfigured. Next")
     assert "unconfigured. Next: `ros2 lifecycle set /segment_node configure`" in output, output
     assert "configure done" not in output, output

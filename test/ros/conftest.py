@@ -13,7 +13,7 @@ import pytest
 
 pytest.register_assert_rewrite("node_bench")
 import rclpy  # noqa: E402
-from node_bench import Bench  # noqa: E402
+from node_bench import Bench, Gate  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 
 
@@ -53,3 +53,10 @@ def bench(context: Context, tiny_path: Path) -> Iterator[Bench]:
     made = Bench(context, tiny_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def gate(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(monkeypatch)
+    yield made
+    made.open(1000)  # the worker must end

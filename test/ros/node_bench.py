@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -28,8 +29,9 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from fassst_ros.ros import worker
 from fassst_ros.ros.executor import spin_once
 from fassst_ros.ros.node import SegmentNode
 
@@ -44,8 +46,8 @@ TRANSITIONS = {
 }
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """The first true value of `condition`; fails the test after `timeout` seconds."""
+def wait_until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
+    """The first true value of `condition`; fails the test after `timeout` seconds, long for busy machines."""
     end = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > end:
@@ -63,6 +65,48 @@ def make_image(
     message.header.frame_id = frame_id
     message.data = array.array("B", np.full(height * width * 3, value, np.uint8).tobytes())
     return message
+
+
+def picture(height: int = 96, width: int = 128) -> np.ndarray:
+    """An RGB picture that is bright enough for three instances."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([255 - y // 8, x % 256, y % 256], -1).astype(np.uint8)
+
+
+def as_image(pixels: np.ndarray, stamp: int = 1) -> Image:
+    message = make_image(pixels.shape[0], pixels.shape[1], stamp=stamp)
+    message.data = array.array("B", pixels.tobytes())
+    return message
+
+
+def as_compressed(pixels: np.ndarray, suffix: str = ".png", frame_id: str = "camera") -> CompressedImage:
+    message = CompressedImage(format="bgr8; png compressed bgr8" if suffix == ".png" else "jpeg")
+    message.header.frame_id = frame_id
+    message.data = array.array("B", cv2.imencode(suffix, pixels[..., ::-1])[1].tobytes())
+    return message
+
+
+class Gate:
+    """Holds the node's worker at each frame, before it decodes it, until it is let through.
+
+    came: the messages that the worker has taken so far.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.came: list[Any] = []
+        self._passes = threading.Semaphore(0)
+        real = worker.to_frame
+
+        def held(message: Any) -> Any:
+            self.came.append(message)
+            assert self._passes.acquire(timeout=60)
+            return real(message)
+
+        monkeypatch.setattr(worker, "to_frame", held)
+
+    def open(self, frames: int) -> None:
+        """Let so many frames through."""
+        self._passes.release(frames)
 
 
 class Spinner:
@@ -84,7 +128,7 @@ class Spinner:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the executor does not come to an end"
         self.executor.shutdown()
         self.node.destroy_node()
@@ -102,7 +146,7 @@ class Driver:
     def stop(self) -> None:
         self._spinner.stop()
 
-    def call(self, kind: type[Any], name: str, request: Any, timeout: float = 20.0) -> Any:
+    def call(self, kind: type[Any], name: str, request: Any, timeout: float = 60.0) -> Any:
         """The response of service `name` of the node under test."""
         client = self.node.create_client(kind, f"{self._target}/{name}")
         try:
@@ -201,8 +245,13 @@ class Bench:
         assert driver.change("activate")
         return node, driver
 
+    @property
+    def failed(self) -> int:
+        """Callbacks of the nodes that have failed so far."""
+        return sum(item.failures for item in self._open if isinstance(item, Spinner))
+
     def stop(self) -> None:
-        failures = sum(item.failures for item in self._open if isinstance(item, Spinner))
+        failures = self.failed
         for item in reversed(self._open):
             if isinstance(item, Spinner):
                 item.node.end()

@@ -138,7 +138,7 @@ def test_the_diagnostics_period_changes_at_once(bench: Bench) -> None:
     _, driver = bench.start(diagnostics_period=60.0)
     came = driver.collect(DiagnosticArray, "/diagnostics")
     assert driver.set("diagnostics_period", 0.1).successful
-    wait_until(lambda: len(came) >= 3, timeout=5)
+    wait_until(lambda: len(came) >= 3, timeout=50)
 
 
 @pytest.mark.parametrize("kind", [0, 2, 4, 9, 99])
@@ -148,13 +148,16 @@ def test_nonsense_requests_leave_the_node_alive(bench: Bench, kind: int) -> None
     bench.failures = 5 if kind == 99 else 0  # rclpy itself fails on these
     before = node.settings
     value = ParameterValue(type=kind, integer_value=2**62, string_value="x", string_array_value=["y"])
-    for name in ("score_threshold", "max_instances", "classes", "no_such_parameter", "autostart"):
+    names = ("score_threshold", "max_instances", "classes", "no_such_parameter", "autostart")
+    for number, name in enumerate(names, start=1):
         request = SetParameters.Request(parameters=[ParameterMessage(name=name, value=value)])
         client = driver.node.create_client(SetParameters, "/segment_node/set_parameters")
-        assert client.wait_for_service(5.0)
+        assert client.wait_for_service(60.0)
         future = client.call_async(request)
         assert driver.state == "unconfigured"
-        if kind != 99:
+        if kind == 99:
+            wait_until(lambda number=number: bench.failed == number)
+        else:
             wait_until(future.done)
     assert driver.state == "unconfigured"
     assert (node.settings.segment.classes == ("y",)) == (kind == 9)

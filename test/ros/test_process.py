@@ -31,7 +31,7 @@ class Process:
     def says(self, words: str) -> Callable[[], bool]:
         return lambda: words in self.log.read_text()
 
-    def end(self, timeout: float = 15.0) -> int:
+    def end(self, timeout: float = 60.0) -> int:
         return self.child.wait(timeout)
 
 
@@ -54,7 +54,7 @@ def start(tmp_path: Path, tiny_path: Path) -> object:
 @pytest.mark.parametrize("autostart", ["true", "false"])
 def test_a_signal_ends_it_cleanly(start: Callable[..., Process], number: int, autostart: str) -> None:
     process = start(f"autostart:={autostart}")
-    wait_until(process.says("active" if autostart == "true" else "unconfigured"), 20)
+    wait_until(process.says("activate done" if autostart == "true" else "unconfigured"))
     process.child.send_signal(number)
     assert process.end() == 0
     log = process.log.read_text()
@@ -66,7 +66,7 @@ def test_a_signal_ends_it_cleanly(start: Callable[..., Process], number: int, au
 def test_a_signal_during_the_start_is_not_lost(start: Callable[..., Process]) -> None:
     """At the node's first word, before its executor spins."""
     process = start("autostart:=true", "score_treshold:=0.5")
-    wait_until(process.says("unknown parameter"), 20)
+    wait_until(process.says("unknown parameter"))
     process.child.send_signal(signal.SIGTERM)
     assert process.end() == 0
     assert "shutdown done: finalized" in process.log.read_text()
@@ -75,7 +75,7 @@ def test_a_signal_during_the_start_is_not_lost(start: Callable[..., Process]) ->
 def test_a_signal_sent_twice_is_still_clean(start: Callable[..., Process]) -> None:
     """`ros2 run` in a terminal: the group and the launcher both send it."""
     process = start("autostart:=true")
-    wait_until(process.says("activate done"), 20)
+    wait_until(process.says("activate done"))
     process.child.send_signal(signal.SIGINT)
     process.child.send_signal(signal.SIGINT)
     assert process.end() == 0
@@ -92,7 +92,7 @@ def test_a_frozen_start_value_ends_it_with_a_reason(start: Callable[..., Process
 
 def test_a_model_that_is_not_there_leaves_the_process_alive(start: Callable[..., Process]) -> None:
     process = start("autostart:=true", "model:=/nowhere/model.onnx")
-    wait_until(process.says("configure failed"), 20)
+    wait_until(process.says("configure failed"))
     time.sleep(0.5)
     assert process.child.poll() is None
     assert "/nowhere/model.onnx does not exist" in process.log.read_text()
