@@ -1,4 +1,4 @@
-// Reads one serialised InstanceArray and writes what the headers make of it, for test_decode.py.
+// Reads one serialised InstanceArray and writes what the headers make of it, for test_decode_cpp.py.
 //
 // decode_test MESSAGE OUT: fields to standard output, one JSON object a line; to OUT the dense masks
 // (uint8, one an instance), then instance map (uint16, this machine's byte order) and class map (uint8).

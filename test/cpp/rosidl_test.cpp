@@ -1,5 +1,5 @@
 // The decoder on the message types that rosidl generates for C++, as a planner's rclcpp node has them.
-// Prints the area that it decodes; test_decode.py compares it.
+// Prints the area that it decodes; test_decode_cpp.py compares it.
 
 #include <iostream>
 
