@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NETWORKS = {
     "fassst": "fassst_ros.networks.fassst:FASSST",
+    "sparseinst": "fassst_ros.networks.sparseinst:SparseInst",
 }
 
 

@@ -38,13 +38,14 @@ class Target(TypedDict):
 class SegmentationNetwork(nn.Module):
     """Base of all networks: one `forward` for evaluation, ONNX and engines, and one `loss`.
 
-    mask_kind, mask_padding, mask_size, slots: what the model card must say of the outputs.
+    mask_kind, mask_padding, mask_threshold, mask_size, slots: what the model card must say of the outputs.
     input_size: (H, W) of the images in pixels. pretrained: prefixes of the parameters that start from
     published weights and therefore learn at the backbone's rate.
     """
 
     mask_kind: str
     mask_padding: float
+    mask_threshold: float = 0.5
     mask_size: tuple[int, int]
     slots: int
     input_size: tuple[int, int]

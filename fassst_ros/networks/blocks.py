@@ -87,3 +87,32 @@ def matrix_nms(scores: Tensor, boxes: Tensor, sigma: float = 0.5, ramp: float = 
     covered = iou.amax(2)  # how much each j is itself suppressed
     decay = torch.exp((covered[:, None, :] ** 2 - iou**2) / sigma).clamp(max=1.0)
     return scores * decay.amin(2)
+
+
+def mask_boxes(masks: Tensor, threshold: float) -> Tensor:
+    """Tight boxes (B, K, 4) xyxy, in cells, of probabilities (B, K, h, w) above `threshold`.
+
+    The edges are those of the contour between cell centres, constant beyond the outer ones: where
+    post-processing sets its pixels. All zeros for a mask without such a cell.
+    """
+    left, right = _extent(masks.amax(2), threshold)
+    top, bottom = _extent(masks.amax(3), threshold)
+    return torch.stack((left, top, right, bottom), -1)
+
+
+def _extent(profile: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """First and last crossing of `threshold` along profiles (..., n), in cells; 0, 0 where there is none.
+
+    Every cell above the threshold offers the crossing on its outer side, at most half a cell away.
+    """
+    cells = profile.shape[-1]
+    above = profile > threshold
+    centres = torch.arange(cells, device=profile.device, dtype=profile.dtype) + 0.5
+    height = profile - threshold
+    step = (profile[..., 1:] - profile[..., :-1]).abs().clamp(min=1e-6)
+    edge = torch.full_like(profile[..., :1], 0.5)  # the outermost cells reach their own outer edge
+    before = torch.cat((edge, (height[..., 1:] / step).clamp(0, 1)), -1)
+    after = torch.cat(((height[..., :-1] / step).clamp(0, 1), edge), -1)
+    first = torch.where(above, centres - before, float(cells)).amin(-1)
+    last = torch.where(above, centres + after, 0.0).amax(-1)
+    return torch.minimum(first, last), last
