@@ -4,35 +4,94 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst train`."""
     parser.add_argument("recipe", type=Path, help="YAML recipe, see config/train_street.yaml")
     parser.add_argument(
+        "--run", type=Path, help="run folder; default runs/NAME. An existing one is continued"
+    )
+    parser.add_argument("--preset", default="", help="optimisation and length of: paper")
+    add_execution(parser)
+    parser.add_argument(
+        "--changed-recipe", action="store_true", help="continue a run although its recipe is another one now"
+    )
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Options of all that trains: where data are, changes of the recipe, and how it is executed."""
+    parser.add_argument(
         "--data-root", type=Path, default=Path(), help="folder that the recipe's paths start from"
     )
     parser.add_argument(
-        "--run", type=Path, help="run folder; default runs/NAME. An existing one is continued"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="overrides",
+        help="change an entry of the recipe, as in optimisation.lr=0.001 or schedule.0.steps=10; repeatable",
     )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
     parser.add_argument("--workers", type=int, default=1, help="processes that load and augment images")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the training step; 0: all")
     parser.add_argument("--save-every", type=int, default=250, help="steps between checkpoints")
+    parser.add_argument("--log-every", type=int, default=20, help="steps between lines of the log")
+    parser.add_argument("--pictures-every", type=int, default=500, help="steps between pictures; 0: none")
+
+
+def start(args: argparse.Namespace) -> Console | None:
+    """Set up logging and threads; returns the terminal for a progress bar, None if there is none."""
+    import torch
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_level=False, show_path=False)
+        logging.basicConfig(level=level, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler])
+    else:
+        logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return console if console.is_terminal else None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; prints where the weights are and how to export them."""
-    import torch
+    """Train; prints where the weights are and how to export them.
 
+    Returns 0, or 128 + the signal's number after Ctrl-C or SIGTERM.
+    """
     from fassst_ros.training.loop import train
     from fassst_ros.training.options import load_recipe
+    from fassst_ros.training.stopping import Stopped
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    recipe = load_recipe(args.recipe)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    console = start(args)
+    recipe = load_recipe(args.recipe, args.overrides, args.preset)
     folder = args.run or Path("runs") / recipe.name
-    weights = train(recipe, args.data_root, folder, workers=args.workers, save_every=args.save_every)
-    print(f"trained weights: {weights}\nnext: fassst export {weights} --out models")
+    try:
+        weights = train(
+            recipe,
+            args.data_root,
+            folder,
+            device=args.device,
+            workers=args.workers,
+            save_every=args.save_every,
+            log_every=args.log_every,
+            pictures_every=args.pictures_every,
+            changed=args.changed_recipe,
+            console=console,
+        )
+    except Stopped as stopped:
+        print(stopped)
+        return 128 + stopped.signal
+    if os.environ.get("RANK", "0") == "0":
+        print(f"trained weights: {weights}\nnext: fassst export {weights} --out models")
     return 0

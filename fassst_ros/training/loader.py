@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -146,7 +146,8 @@ def make_loader(
     )
 
 
-def _collate_timed(timed: tuple[list[TrainingImage], float]) -> Batch:
+def _collate_timed(timed: Any) -> Batch:
+    """What `MixedSamples.__getitems__` gives, as a batch."""
     return collate(timed[0])._replace(seconds=timed[1])
 
 

@@ -2,233 +2,202 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
 import math
+import signal
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from rich.console import Console
 from torch import nn
 
-from fassst_ros import __version__
-from fassst_ros.card import MaskInfo, ModelCard
+from fassst_ros.evaluation.dataset import EvaluationSet
 from fassst_ros.export import save_weights
 from fassst_ros.labels import CLASS_LISTS
-from fassst_ros.networks import build_network
-from fassst_ros.networks.base import SegmentationNetwork
-from fassst_ros.training.augment import AugmentOptions
+from fassst_ros.networks.base import Target
+from fassst_ros.training.datasets import SampleSet
+from fassst_ros.training.distributed import open_group
 from fassst_ros.training.loader import Batch, make_loader
-from fassst_ros.training.options import Optimisation, Recipe, Schedule
-from fassst_ros.training.pretrained import load_initial, load_published
+from fassst_ros.training.options import Recipe, Schedule
+from fassst_ros.training.progress import Reporter, Speed
+from fassst_ros.training.run_folder import CHECKPOINT, check_recipe, open_folder
 from fassst_ros.training.sources import open_source
-from fassst_ros.types import FassstError
-
-log = logging.getLogger(__name__)
-
-
-class TrainingError(FassstError):
-    """A run that cannot go on; its folder holds what is needed to see why."""
+from fassst_ros.training.state import TrainingError, TrainingState
+from fassst_ros.training.stopping import Stopped, StopSignals
+from fassst_ros.training.validation import evaluate, open_validation, picture
 
 
-def train(recipe: Recipe, data_root: Path, run: Path, *, workers: int = 1, save_every: int = 250) -> Path:
+def train(
+    recipe: Recipe,
+    data_root: Path,
+    run: Path,
+    *,
+    device: str = "auto",
+    workers: int = 1,
+    save_every: int = 250,
+    log_every: int = 20,
+    pictures_every: int = 500,
+    changed: bool = False,
+    console: Console | None = None,
+) -> Path:
     """Train as the recipe says; returns the .safetensors with the averaged weights.
 
-    The run folder gets log.jsonl (one line each 20 steps), checkpoint.pt (everything to go on from:
-    calling again continues there) and NAME.safetensors with its card.
-    Raises TrainingError when a loss stops being finite, after saving the batch that did it.
+    Calling again continues from the run folder's checkpoint, with the images and losses of a run that
+    was never interrupted. Under torchrun each process calls this and takes its share of every batch.
+
+    device: auto, cpu or cuda. workers: processes that make images, for each process that trains.
+    save_every, log_every, pictures_every: steps; pictures_every 0: none. changed: continue although the
+    recipe is another one now. console: where a progress bar may be drawn.
+    Raises TrainingError when a loss stops being finite, after saving the batch that did it; Stopped
+    after Ctrl-C or SIGTERM, when all is saved; ConfigError, InputError or ModelError before the first
+    step if recipe, data, weights or run folder cannot be used.
     """
     run.mkdir(parents=True, exist_ok=True)
-    classes = CLASS_LISTS[recipe.classes]
-    datasets = [open_source(source, data_root, classes) for source in recipe.data]
-    torch.manual_seed(recipe.seed)
-    network = _network(recipe, recipe.schedule[0])
-    if recipe.backbone_weights:
-        load_published(network, data_root / recipe.backbone_weights, [c.name for c in classes])
-    if recipe.initial_weights:
-        load_initial(network, data_root / recipe.initial_weights)
-    average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = _optimiser(network, recipe.optimisation)
-    done = _resume(run / "checkpoint.pt", network, average, optimiser)
-    weights = run / f"{recipe.name}.safetensors"
-    started, first = time.time(), done
-    end = 0
-    for schedule in recipe.schedule:
-        end += schedule.steps
-        if done >= end:
-            continue
-        network, average, optimiser = _at_size(recipe, schedule, network, average, optimiser)
-        batch = recipe.optimisation.batch
-        loader = make_loader(
-            datasets,
-            [d.weight for d in recipe.data],
-            (schedule.input_height, schedule.input_width),
-            batch,
-            (end - done) * batch,
-            workers=workers,
-            seed=recipe.seed,
-            options=AugmentOptions(mosaic=schedule.mosaic, scale=(0.7, 2.0)),
-            first=done * batch,  # a resumed run goes on with the images that it would have seen
-        )
-        for images, targets, _ in loader:
-            _set_rate(optimiser, recipe, done)
-            torch.manual_seed(recipe.seed * 1_000_003 + done)  # the same jitter after a resume
-            losses = _step(network, optimiser, images, targets, done / recipe.steps, recipe, run)
-            _average(average, network, min(recipe.optimisation.ema, (1 + done) / (10 + done)))
-            done += 1
-            if done % 20 == 0 or done == recipe.steps:
-                _report(
-                    run / "log.jsonl",
-                    losses,
-                    done,
-                    recipe,
-                    optimiser,
-                    (time.time() - started) / (done - first),
-                )
-            if done % save_every == 0 or done == recipe.steps:
-                _save(run / "checkpoint.pt", network, average, optimiser, done)
-                save_weights(average, _card(recipe, average, done), weights)
+    with StopSignals() as stop, open_group(device) as group:
+        classes = CLASS_LISTS[recipe.classes]
+        datasets = [open_source(source, data_root, classes) for source in recipe.data]
+        recipe = recipe.in_steps(sum(map(len, datasets)))
+        check_recipe(run, recipe, changed)
+        validation = open_validation(recipe.val, data_root) if recipe.val else None
+        state = TrainingState.start(recipe, data_root, group)
+        state.resume(run / CHECKPOINT)
+        group.wait()  # all have read what the first one goes on to write
+        if group.first:
+            open_folder(run, recipe, group, state.done)
+        weights = run / f"{recipe.name}.safetensors"
+        speed, asked = Speed(recipe.optimisation.batch, workers * group.size), 0
+        with Reporter(run, recipe.steps, state.done, console, active=group.first) as reporter:
+            for losses_of, batch in _batches(state, datasets, workers, speed, stop):
+                losses, asked = _step(state, losses_of, batch, stop.asked, run)
+                reporter.step(state.done)
+                last = state.done == recipe.steps
+                if state.done % log_every == 0 or last:
+                    reporter.numbers(state.done, losses, state.rate, speed.read())
+                if asked:
+                    break
+                if pictures_every and group.first and (state.done % pictures_every == 0 or last):
+                    reporter.picture(
+                        state.done, picture(state.average, state.card(), batch.images, batch.targets)
+                    )
+                if validation and recipe.val and (state.done % recipe.val.every == 0 or last):
+                    _validate(state, validation, reporter, run)
+                if state.done % save_every == 0 or last:
+                    _save(state, run, weights)
+        if state.done < recipe.steps:
+            _save(state, run, weights)
+            raise _stopped(state, run, asked or stop.asked)
     return weights
 
 
-def _network(recipe: Recipe, schedule: Schedule) -> SegmentationNetwork:
-    config = {**recipe.config, "input_size": [schedule.input_height, schedule.input_width]}
-    network = build_network(recipe.network, num_classes=len(CLASS_LISTS[recipe.classes]), **config)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
+def _batches(
+    state: TrainingState, datasets: Sequence[SampleSet], workers: int, speed: Speed, stop: StopSignals
+) -> Iterator[tuple[nn.Module, Batch]]:
+    """What each step that is left works on, phase by phase: the losses to call, and a batch for them."""
+    end = 0
+    for phase in state.recipe.schedule:
+        end += phase.steps
+        if state.done >= end:
+            continue
+        state.enter(phase)
+        losses_of = state.group.losses(state.network)
+        batches = _loader(state, phase, datasets, end - state.done, workers)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches, None)
+            except RuntimeError:
+                if stop.asked:  # the signal went to the loader's processes, too; all steps taken are whole
+                    return
+                raise
+            if batch is None:
+                break
+            speed.add(time.perf_counter() - start, batch.seconds * state.group.size)
+            yield losses_of, _on_device(batch, state.group.device)
 
 
-def _at_size(
-    recipe: Recipe,
-    schedule: Schedule,
-    network: SegmentationNetwork,
-    average: SegmentationNetwork,
-    optimiser: Any,
-) -> tuple[SegmentationNetwork, SegmentationNetwork, torch.optim.Optimizer]:
-    """The same weights and optimiser state in networks for this phase's input size."""
-    if network.input_size == (schedule.input_height, schedule.input_width):
-        return network.train(), average, optimiser
-    resized, averaged = _network(recipe, schedule), _network(recipe, schedule)
-    resized.load_state_dict(network.state_dict())
-    averaged.load_state_dict(average.state_dict())
-    fresh = _optimiser(resized, recipe.optimisation)
-    fresh.load_state_dict(optimiser.state_dict())
-    return resized.train(), averaged.eval().requires_grad_(False), fresh
+def _loader(
+    state: TrainingState, phase: Schedule, datasets: Sequence[SampleSet], steps: int, workers: int
+) -> Iterator[Batch]:
+    recipe, batch = state.recipe, state.recipe.optimisation.batch
+    loader = make_loader(
+        datasets,
+        [d.weight for d in recipe.data],
+        (phase.input_height, phase.input_width),
+        batch,
+        steps * batch,
+        workers=workers,
+        seed=recipe.seed,
+        options=phase.augment,
+        pin_memory=state.group.device.type == "cuda",
+        first=state.done * batch,  # a resumed run goes on with the images that it would have seen
+        share=(state.group.rank, state.group.size),
+    )
+    return iter(loader)
 
 
-def _optimiser(network: SegmentationNetwork, options: Optimisation) -> torch.optim.Optimizer:
-    groups = network.parameter_groups(options.lr, options.weight_decay, options.backbone_scale)
-    for group in groups:
-        group["peak"] = group["lr"]
-    if options.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
-    return torch.optim.AdamW(groups, foreach=True)
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    """Linear warm-up, then cosine to a hundredth of the peak."""
-    warmup = recipe.optimisation.warmup
-    part = max(0.0, step - warmup) / max(1, recipe.steps - warmup)
-    factor = min(1.0, (step + 1) / max(1, warmup)) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    targets: list[Target] = [
+        {name: value.to(device, non_blocking=True) for name, value in target.items()}  # type: ignore[misc,attr-defined]
+        for target in batch.targets
+    ]
+    return Batch(batch.images.to(device, non_blocking=True), targets, batch.seconds)
 
 
 def _step(
-    network: SegmentationNetwork,
-    optimiser: torch.optim.Optimizer,
-    images: torch.Tensor,
-    targets: Any,
-    progress: float,
-    recipe: Recipe,
-    run: Path,
-) -> dict[str, float]:
-    with torch.autocast(images.device.type, torch.bfloat16):
-        terms = network.loss(images, targets, progress)
+    state: TrainingState, losses_of: nn.Module, batch: Batch, asked: int, run: Path
+) -> tuple[dict[str, float], int]:
+    """One step of the optimiser: the losses of the whole batch, and the signal that any process got."""
+    options, group = state.recipe.optimisation, state.group
+    state.set_rate()
+    torch.manual_seed(state.recipe.seed * 1_000_003 + state.done)  # the same jitter after a resume
+    with torch.autocast(group.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        terms = losses_of(batch.images, batch.targets, state.done / state.recipe.steps)
     total = torch.stack(list(terms.values())).sum()
-    losses = {name: float(value.detach()) for name, value in terms.items()}
-    if not math.isfinite(float(total.detach())):
-        torch.save(Batch(images, targets)._asdict(), run / "bad_batch.pt")
-        raise TrainingError(
-            f"loss is not finite: {losses}. The batch is in {run / 'bad_batch.pt'}; try a lower lr"
-        )
-    optimiser.zero_grad(set_to_none=True)
+    told = [
+        *(value.detach().float() for value in terms.values()),
+        torch.tensor(float(asked), device=group.device),
+    ]
+    *values, any_asked = group.mean(torch.stack(told)).tolist()
+    losses = dict(zip(terms, values, strict=True))
+    if not math.isfinite(sum(values)):
+        path = run / (f"bad_batch_{group.rank}.pt" if group.size > 1 else "bad_batch.pt")
+        torch.save(batch._asdict(), path)
+        raise TrainingError(f"loss is not finite: {losses}. The batch is in {path}; try a lower lr")
+    state.optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.clip)
-    optimiser.step()
-    return losses
+    if options.clip:
+        nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
+    state.optimiser.step()
+    state.update_average()
+    state.done += 1
+    return losses, asked or (signal.SIGTERM if any_asked else 0)
 
 
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of weights; running statistics are copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-    for kept, new in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(new)
+def _validate(state: TrainingState, images: EvaluationSet, reporter: Reporter, run: Path) -> None:
+    """Measure the averaged weights, and keep them if they are the best so far."""
+    scores = evaluate(state.average, state.card(), images, state.group)
+    if scores is None:
+        return
+    reporter.metrics(state.done, scores._asdict())
+    if scores.mask_AP > state.best:
+        state.best = scores.mask_AP
+        mask = {"AP": scores.mask_AP, "AP50": scores.mask_AP50}
+        card = state.card({"annotations": images.name, "images": len(images.entries), "mask": mask})
+        name = f"{card.name}_best"
+        save_weights(state.average, replace(card, name=name), run / f"{name}.safetensors")
 
 
-def _report(
-    path: Path, losses: dict[str, float], done: int, recipe: Recipe, optimiser: Any, seconds: float
-) -> None:
-    line = {
-        "step": done,
-        "loss": round(sum(losses.values()), 4),
-        **{k: round(v, 4) for k, v in losses.items()},
-        "lr": optimiser.param_groups[0]["lr"],
-        "seconds_a_step": round(seconds, 3),
-    }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    left = seconds * (recipe.steps - done) / 60
-    terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
-    log.info(
-        "step %d/%d  loss %.3f (%s)  %.2f s a step, %.0f min left",
-        done,
-        recipe.steps,
-        line["loss"],
-        terms,
-        seconds,
-        left,
-    )
+def _save(state: TrainingState, run: Path, weights: Path) -> None:
+    if state.group.first:
+        state.save(run / CHECKPOINT)
+        save_weights(state.average, state.card(), weights)
 
 
-def _save(path: Path, network: nn.Module, average: nn.Module, optimiser: Any, done: int) -> None:
-    state = {
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "done": done,
-    }
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)  # a kill while writing leaves the former one
-
-
-def _resume(path: Path, network: nn.Module, average: nn.Module, optimiser: Any) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    log.info("going on from step %d of %s", state["done"], path)
-    return int(state["done"])
-
-
-def _card(recipe: Recipe, network: SegmentationNetwork, done: int) -> ModelCard:
-    classes = CLASS_LISTS[recipe.classes]
-    height, width = network.input_size
-    return ModelCard(
-        name=recipe.name,
-        network=recipe.network,
-        version=__version__,
-        input_height=height,
-        input_width=width,
-        classes=classes,
-        masks=MaskInfo(network.mask_kind, *network.mask_size, padding=network.mask_padding),
-        slots=network.slots,
-        licence=recipe.licence,
-        config={**recipe.config, "num_classes": len(classes), "input_size": [height, width]},
-        training={"data": [d.name for d in recipe.data], "steps": done, "of": recipe.steps},
+def _stopped(state: TrainingState, run: Path, number: int) -> Stopped:
+    return Stopped(
+        f"stopped by {signal.Signals(number).name} after step {state.done} of {state.recipe.steps}; all "
+        f"is in {run / CHECKPOINT}. The same command goes on from there",
+        number,
     )
