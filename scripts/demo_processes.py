@@ -28,7 +28,7 @@ FOREIGN = (
     *("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"),
 )
 #: How long a child may take to end by itself, in seconds, before it is killed.
-PATIENCE = 10.0
+PATIENCE = 30.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
