@@ -59,6 +59,7 @@ def start(args: argparse.Namespace) -> Console | None:
         logging.basicConfig(level=level, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler])
     else:
         logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it tells each of its steps
     if args.threads:
         torch.set_num_threads(args.threads)
     return console if console.is_terminal else None

@@ -69,8 +69,10 @@ def train(
         weights = run / f"{recipe.name}.safetensors"
         speed, asked = Speed(recipe.optimisation.batch, workers * group.size), 0
         with Reporter(run, recipe.steps, state.done, console, active=group.first) as reporter:
-            for losses_of, batch in _batches(state, datasets, workers, speed, stop):
+            for losses_of, batch, waited in _batches(state, datasets, workers, stop):
+                start = time.perf_counter()
                 losses, asked = _step(state, losses_of, batch, stop.asked, run)
+                speed.add(waited, time.perf_counter() - start, batch.seconds * group.size)
                 reporter.step(state.done)
                 last = state.done == recipe.steps
                 if state.done % log_every == 0 or last:
@@ -92,9 +94,10 @@ def train(
 
 
 def _batches(
-    state: TrainingState, datasets: Sequence[SampleSet], workers: int, speed: Speed, stop: StopSignals
-) -> Iterator[tuple[nn.Module, Batch]]:
-    """What each step that is left works on, phase by phase: the losses to call, and a batch for them."""
+    state: TrainingState, datasets: Sequence[SampleSet], workers: int, stop: StopSignals
+) -> Iterator[tuple[nn.Module, Batch, float]]:
+    """What each step that is left works on, phase by phase: the losses to call, a batch for them, and the
+    seconds that it was waited for."""
     end = 0
     for phase in state.recipe.schedule:
         end += phase.steps
@@ -113,8 +116,7 @@ def _batches(
                 raise
             if batch is None:
                 break
-            speed.add(time.perf_counter() - start, batch.seconds * state.group.size)
-            yield losses_of, _on_device(batch, state.group.device)
+            yield losses_of, _on_device(batch, state.group.device), time.perf_counter() - start
 
 
 def _loader(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,20 +30,20 @@ class Speed:
         self._reset()
 
     def _reset(self) -> None:
-        self._start = time.perf_counter()
         self._steps = 0
-        self._waited = self._loading = 0.0
+        self._waited = self._computed = self._loading = 0.0
 
-    def add(self, waited: float, loading: float) -> None:
-        """One step. waited: seconds for its images; loading: seconds that one worker needs to make them."""
+    def add(self, waited: float, computed: float, loading: float) -> None:
+        """One step, in seconds: waiting for its images, computing, and what one worker needs to make them."""
         self._steps += 1
         self._waited += waited
+        self._computed += computed
         self._loading += loading
 
     def read(self) -> dict[str, float]:
         """seconds_a_step; images_a_second; loader_images_a_second: what the loader could deliver;
         waiting: share of the time in which the step had no images, 0..1."""
-        elapsed, images = time.perf_counter() - self._start, self._steps * self._batch
+        elapsed, images = self._waited + self._computed, self._steps * self._batch
         numbers = {
             "seconds_a_step": elapsed / self._steps,
             "images_a_second": images / elapsed,
