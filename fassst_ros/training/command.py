@@ -16,7 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst train`."""
     parser.add_argument("recipe", type=Path, help="YAML recipe, see config/train_street.yaml")
     parser.add_argument(
-        "--run", type=Path, help="run folder; default runs/NAME. An existing one is continued"
+        "--run",
+        "--run-folder",  # torchrun takes any --run for one of its own options
+        type=Path,
+        help="run folder; default runs/NAME. An existing one is continued",
     )
     parser.add_argument("--preset", default="", help="optimisation and length of: paper")
     add_execution(parser)

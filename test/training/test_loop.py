@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
-import yaml
+from tiny_run import read_log, recipe_file, write_cars
 
 from fassst_ros.export import load_network
 from fassst_ros.networks.fassst import FASSST
@@ -21,57 +18,7 @@ from fassst_ros.types import ConfigError
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images with a bright car each, as COCO JSON."""
-    root = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(12):
-        image = random.integers(60, 100, (96, 128, 3), np.uint8)
-        x, y = (int(v) for v in random.integers(5, 50, 2))
-        image[y : y + 40, x : x + 60] = (40, 200, 240)
-        cv2.imwrite(str(root / f"{i}.jpg"), image)
-        images.append({"id": i, "file_name": f"{i}.jpg", "height": 96, "width": 128})
-        corners = [x, y, x + 60, y, x + 60, y + 40, x, y + 40]
-        annotations.append(
-            {
-                "id": i + 1,
-                "image_id": i,
-                "category_id": 3,
-                "bbox": [x, y, 60, 40],
-                "area": 2400,
-                "iscrowd": 0,
-                "segmentation": [corners],
-            }
-        )
-    names = {1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 6: "bus", 7: "train", 8: "truck"}
-    categories = [{"id": k, "name": v} for k, v in names.items()]
-    (root / "set.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    return root
-
-
-def recipe_file(folder: Path, **changes: Any) -> Path:
-    recipe: dict[str, Any] = {
-        "name": "tiny",
-        "network": "fassst",
-        "config": {"grid": 3, "width": 16, "roi_size": 8},
-        "classes": "street",
-        "data": [{"annotations": "set.json", "images": "."}],
-        "schedule": [
-            {"input_height": 96, "input_width": 96, "steps": 3},
-            {"input_height": 96, "input_width": 128, "steps": 3},
-        ],
-        "optimisation": {"batch": 2, "warmup": 2, "lr": 0.001},
-        **changes,
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
-
-
-def read_log(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return write_cars(tmp_path_factory.mktemp("data"))
 
 
 def test_interrupted_run_equals_an_uninterrupted_one(
