@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +49,17 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures-every", type=int, default=500, help="steps between pictures; 0: none")
 
 
+def execution(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_execution` read, as `train` takes it."""
+    return {
+        "device": args.device,
+        "workers": args.workers,
+        "save_every": args.save_every,
+        "log_every": args.log_every,
+        "pictures_every": args.pictures_every,
+    }
+
+
 def start(args: argparse.Namespace) -> Console | None:
     """Set up logging and threads; returns the terminal for a progress bar, None if there is none."""
     import torch
@@ -85,13 +96,9 @@ def run(args: argparse.Namespace) -> int:
             recipe,
             args.data_root,
             folder,
-            device=args.device,
-            workers=args.workers,
-            save_every=args.save_every,
-            log_every=args.log_every,
-            pictures_every=args.pictures_every,
             changed=args.changed_recipe,
             console=console,
+            **execution(args),
         )
     except Stopped as stopped:
         print(stopped)

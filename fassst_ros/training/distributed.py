@@ -70,6 +70,14 @@ class Group:
             values = values / self.size
         return values
 
+    def highest(self, number: int) -> int:
+        """Of the processes' numbers; all must ask."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(number, device=self.device)
+        distributed.all_reduce(value, distributed.ReduceOp.MAX)
+        return int(value)
+
     def gather(self, value: Any) -> list[Any]:
         """The value of every process in the first one; an empty list in the others. All must ask."""
         if self.size == 1:

@@ -71,7 +71,8 @@ def train(
         with Reporter(run, recipe.steps, state.done, console, active=group.first) as reporter:
             for losses_of, batch, waited in _batches(state, datasets, workers, stop):
                 start = time.perf_counter()
-                losses, asked = _step(state, losses_of, batch, stop.asked, run)
+                losses = _step(state, losses_of, batch, run)
+                asked = group.highest(stop.asked)
                 speed.add(waited, time.perf_counter() - start, batch.seconds * group.size)
                 reporter.step(state.done)
                 last = state.done == recipe.steps
@@ -147,21 +148,15 @@ def _on_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(batch.images.to(device, non_blocking=True), targets, batch.seconds)
 
 
-def _step(
-    state: TrainingState, losses_of: nn.Module, batch: Batch, asked: int, run: Path
-) -> tuple[dict[str, float], int]:
-    """One step of the optimiser: the losses of the whole batch, and the signal that any process got."""
+def _step(state: TrainingState, losses_of: nn.Module, batch: Batch, run: Path) -> dict[str, float]:
+    """One step of the optimiser; returns the losses of the whole batch."""
     options, group = state.recipe.optimisation, state.group
     state.set_rate()
     torch.manual_seed(state.recipe.seed * 1_000_003 + state.done)  # the same jitter after a resume
     with torch.autocast(group.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
         terms = losses_of(batch.images, batch.targets, state.done / state.recipe.steps)
     total = torch.stack(list(terms.values())).sum()
-    told = [
-        *(value.detach().float() for value in terms.values()),
-        torch.tensor(float(asked), device=group.device),
-    ]
-    *values, any_asked = group.mean(torch.stack(told)).tolist()
+    values = group.mean(torch.stack([value.detach().float() for value in terms.values()])).tolist()
     losses = dict(zip(terms, values, strict=True))
     if not math.isfinite(sum(values)):
         path = run / (f"bad_batch_{group.rank}.pt" if group.size > 1 else "bad_batch.pt")
@@ -174,7 +169,7 @@ def _step(
     state.optimiser.step()
     state.update_average()
     state.done += 1
-    return losses, asked or (signal.SIGTERM if any_asked else 0)
+    return losses
 
 
 def _validate(state: TrainingState, images: EvaluationSet, reporter: Reporter, run: Path) -> None:
