@@ -6,41 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from scenes import scene
 from torch.nn import functional as F
 
-from fassst_ros.networks import NETWORKS, build_network
-from fassst_ros.networks.base import Target
+from fassst_ros.networks import build_network
 from fassst_ros.networks.fassst import FASSST, PRESETS, PyramidMask
 from fassst_ros.networks.fassst_iam import Dense, PeakSlots
 from fassst_ros.networks.fassst_loss import _sample_masks
 from fassst_ros.types import ConfigError
 
 SMALL: dict[str, Any] = {"num_classes": 3, "input_size": (128, 160), "grid": 4, "width": 16, "roi_size": 8}
-
-
-def scene(
-    seed: int = 0, labelled: tuple[bool, bool, bool] = (True, True, True)
-) -> tuple[torch.Tensor, list[Target]]:
-    """Two images of 128 x 160 with bright rectangles: class 0 is red, class 2 is blue."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(90, 130, (2, 128, 160, 3), generator=generator, dtype=torch.uint8)
-    targets: list[Target] = []
-    for image in images:
-        boxes = torch.tensor([[10.0, 20.0, 60.0, 100.0], [90.0, 40.0, 150.0, 90.0]])
-        masks = torch.zeros(2, 64, 80, dtype=torch.uint8)
-        for i, (box, colour) in enumerate(zip(boxes.int().tolist(), ((255, 0, 0), (0, 0, 255)), strict=True)):
-            image[box[1] : box[3], box[0] : box[2]] = torch.tensor(colour, dtype=torch.uint8)
-            masks[i, box[1] // 2 : box[3] // 2, box[0] // 2 : box[2] // 2] = 255
-        targets.append(
-            Target(
-                boxes=boxes,
-                labels=torch.tensor([0, 2]),
-                masks=masks,
-                labelled=torch.tensor(labelled),
-                ignore=torch.zeros(0, 4),
-            )
-        )
-    return images, targets
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -230,4 +205,3 @@ def test_wrong_arguments_are_named() -> None:
         build_network("fast")
     with pytest.raises(ConfigError, match="colour"):
         build_network("fassst", num_classes=3, colour="rgb")
-    assert list(NETWORKS) == ["fassst"]
