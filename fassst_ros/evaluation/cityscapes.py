@@ -7,6 +7,7 @@ curve is exact (trapezoids, no interpolation), and there is no limit on the numb
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,11 @@ from fassst_ros.cityscapes_format import (
     list_frames,
     read_ids,
 )
+from fassst_ros.evaluation.dataset import EvaluationSet, Predictions
 from fassst_ros.labels import CITYSCAPES
-from fassst_ros.types import InputError, Instances, RoiMask
+from fassst_ros.types import ConfigError, InputError, Instances, RoiMask
+
+_log = logging.getLogger(__name__)
 
 #: As the official scripts compute them: a match must overlap by more than this.
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
@@ -155,41 +159,48 @@ def _area(hits: FloatArray, alarms: FloatArray, missed: int) -> float:
     return float(((precision[1:] + precision[:-1]) / 2 * (recall[:-1] - recall[1:])).sum())
 
 
-@dataclass(frozen=True, slots=True)
-class CityscapesTruth:
-    """A split to evaluate on. frames: by image id; coco: the same in COCO's format, for its AP.
+def open_cityscapes(root: Path, split: str, limit: int = 0) -> EvaluationSet:
+    """The first frames of a split (limit 0: all) with the metric above; groups become crowds of COCO.
 
-    File names in `coco` start from the root. warnings: what was left out, and why.
+    What cannot be used is logged. Raises InputError if the split has no frame, or only frames without
+    public annotations, ConfigError for a limit below 0.
     """
-
-    frames: dict[int, CityscapesFrame]
-    coco: dict[str, Any]
-    warnings: list[str]
-
-
-def read_truth(root: Path, split: str, limit: int = 0) -> CityscapesTruth:
-    """The first frames of a split (limit 0: all). Groups become crowds of COCO.
-
-    Raises InputError if the split has no frame, or only frames without public annotations.
-    """
-    warnings: list[str] = []
-    found = list_frames(root, split, warnings.append)[: limit or None]
-    frames = dict(enumerate(found, 1))
-    images, annotations, annotated = [], [], False
-    for image_id, frame in frames.items():
-        name = frame.image.relative_to(root).as_posix()
+    if limit < 0:
+        raise ConfigError(f"--limit is {limit}; expected a number of images, or 0 for all")
+    frames: dict[int, CityscapesFrame] = {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for frame in list_frames(root, split, _log.warning):
+        try:
+            ids = read_ids(frame)
+        except InputError as err:
+            _log.warning("%s: %s: skipped", frame.name, err)
+            continue
+        if np.isin(ids, VOID).all():
+            _log.warning("%s: nothing but void is annotated: skipped", frame.name)
+            continue
+        image_id = len(frames) + 1
+        frames[image_id] = frame
         height, width = frame.size
+        name = frame.image.relative_to(root).as_posix()
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        ids = read_ids(frame)
-        annotated = annotated or not np.isin(ids, VOID).all()
         annotations += _coco_annotations(ids, image_id)
-    if not annotated:
+        if len(frames) == limit:
+            break
+    if not frames:
         raise InputError(f"split {split} of {root} has no public annotations; take val")
     for number, annotation in enumerate(annotations, 1):
         annotation["id"] = number
     categories = [{"id": c.id, "name": c.name} for c in CITYSCAPES]
-    coco = {"images": images, "annotations": annotations, "categories": categories}
-    return CityscapesTruth(frames, coco, warnings)
+    content = {"images": images, "annotations": annotations, "categories": categories}
+
+    def measure(predictions: Predictions, classes: Sequence[ClassInfo]) -> dict[str, Any]:
+        metric = CityscapesMetric(classes)
+        for image_id, instances in predictions.items():
+            metric.add(instances, read_ids(frames[image_id]))
+        return {"cityscapes": metric.result()}
+
+    return EvaluationSet(f"Cityscapes {split}", content, root, (measure,))
 
 
 def _coco_annotations(ids: UInt16Array, image_id: int) -> list[dict[str, Any]]:

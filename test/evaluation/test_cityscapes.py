@@ -16,11 +16,11 @@ from fassst_ros.card import ClassInfo
 from fassst_ros.cityscapes_format import LABEL_IDS, VOID, WITH_INSTANCES
 from fassst_ros.coco_format import load_image, parse_shape, read_coco
 from fassst_ros.config import RuntimeOptions
-from fassst_ros.evaluation.cityscapes import OVERLAPS, CityscapesMetric, read_truth
+from fassst_ros.evaluation.cityscapes import OVERLAPS, CityscapesMetric, open_cityscapes
 from fassst_ros.evaluation.coco import evaluate_predictions
 from fassst_ros.labels import CITYSCAPES, STREET
 from fassst_ros.pipeline import Segmenter
-from fassst_ros.types import Frame, InputError, Instances, RoiMask
+from fassst_ros.types import ConfigError, Frame, InputError, Instances, RoiMask
 
 IDS = [c.id for c in CITYSCAPES]
 REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_street"
@@ -210,21 +210,33 @@ def test_map_of_another_size_is_refused() -> None:
         CityscapesMetric(CITYSCAPES).add(Instances.empty((10, 20)), street())
 
 
-def test_truth_of_a_tree_in_the_format_of_coco(tmp_path: Path) -> None:
+def test_a_tree_is_an_evaluation_set_with_both_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = street()
-    write_frame(tmp_path, 1, ids, "val")
-    write_frame(tmp_path, 2, ids, "val")
-    truth = read_truth(tmp_path, "val")
+    for number in (1, 2):
+        write_frame(tmp_path, number, ids, "val")
+    write_frame(tmp_path, 3, np.full((20, 40), 3, np.uint16), "val")
+    dataset = open_cityscapes(tmp_path, "val")
+    assert dataset.name == "Cityscapes val"
+    assert [dataset.load(e).size for e in dataset.entries] == [(96, 192)] * 2
+    assert "000003_000019: nothing but void is annotated: skipped" in caplog.text
     found = [(0.9, c, ids == 1000 * c) for c in (24, 25, 26, 33)]
     found.append((0.95, 26, ids == 26))  # in the group of cars: neither right nor wrong
-    predictions = dict.fromkeys(truth.frames, instances_of((96, 192), found))
-    result = evaluate_predictions(truth.coco, predictions, CITYSCAPES)
+    predictions = dict.fromkeys((1, 2), instances_of((96, 192), found))
+    result = evaluate_predictions(dataset.content, predictions, CITYSCAPES)
     for kind in ("mask", "box"):
         assert result[kind]["AP"] == pytest.approx(1.0)
-    assert len(read_truth(tmp_path, "val", limit=1).frames) == 1
+    (metric,) = dataset.metrics
+    assert metric(predictions, CITYSCAPES)["cityscapes"]["AP"] == 1.0
+    assert len(open_cityscapes(tmp_path, "val", limit=1).entries) == 1
 
 
-def test_split_without_public_annotations_is_refused(tmp_path: Path) -> None:
+def test_sets_without_ground_truth_are_refused(tmp_path: Path) -> None:
     write_frame(tmp_path, 1, np.full((20, 40), 3, np.uint16), "test")
     with pytest.raises(InputError, match=r"split test .* has no public annotations; take val"):
-        read_truth(tmp_path, "test")
+        open_cityscapes(tmp_path, "test")
+    with pytest.raises(InputError, match=r"Looked for .*leftImg8bit/val/CITY"):
+        open_cityscapes(tmp_path, "val")
+    with pytest.raises(ConfigError, match="--limit is -1"):
+        open_cityscapes(tmp_path, "test", limit=-1)
