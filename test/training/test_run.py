@@ -1,0 +1,178 @@
+"""What a run leaves behind and tells: its folder, log, curves, pictures, evaluations; and ablations."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_run import read_log, recipe_file, write_cars
+
+from fassst_ros.export import load_network
+from fassst_ros.networks.base import Target
+from fassst_ros.training.ablate import STUDIES, ablate, variants
+from fassst_ros.training.distributed import open_group
+from fassst_ros.training.loop import train
+from fassst_ros.training.options import load_recipe
+from fassst_ros.training.progress import Reporter, Speed
+from fassst_ros.training.state import TrainingError, build
+from fassst_ros.types import ConfigError
+
+VAL = {"annotations": "set.json", "images": ".", "every": 3, "limit": 4}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cars(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six steps, evaluated after three and six."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = load_recipe(recipe_file(folder, val=VAL))
+    train(recipe, data_root, folder / "run", workers=0, log_every=2, pictures_every=4)
+    return folder / "run"
+
+
+def test_the_folder_tells_what_was_run(run: Path) -> None:
+    assert load_recipe(run / "recipe.yaml") == load_recipe(run.parent / "recipe.yaml")
+    (start,) = (json.loads(line) for line in (run / "environment.jsonl").read_text().splitlines())
+    assert (start["device"], start["processes"], start["from_step"]) == ("cpu", 1, 0)
+    assert start["torch"] == torch.__version__
+    lines = read_log(run)
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
+    assert all(line["images_a_second"] > 0 and 0 <= line["waiting"] <= 1 for line in lines if "loss" in line)
+    assert [line["step"] for line in lines if "mask_AP" in line] == [3, 6]
+
+
+def test_curves_and_pictures(run: Path) -> None:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert [s.step for s in events.Scalars("loss/total")] == [2, 4, 6]
+    assert [s.step for s in events.Scalars("val/mask_AP")] == [3, 6]
+    assert [i.step for i in events.Images("truth_and_prediction")] == [4, 6]
+    shapes = [cv2.imread(str(path)).shape for path in sorted((run / "pictures").iterdir())]
+    assert shapes == [(2 * 96, 2 * 128, 3)] * 2  # two images a batch; truth beside prediction
+
+
+def test_the_best_weights_are_kept(run: Path) -> None:
+    _, card = load_network(run / "tiny_best.safetensors")
+    best = max(line["mask_AP"] for line in read_log(run) if "mask_AP" in line)
+    assert card.name == "tiny_best"
+    assert card.metrics["mask"]["AP"] == pytest.approx(best, abs=1e-5)
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["best"] == pytest.approx(best, abs=1e-5)
+
+
+def test_another_recipe_is_refused_unless_wanted(run: Path, data_root: Path) -> None:
+    path = run.parent / "recipe.yaml"
+    longer = load_recipe(path, ["schedule.1.steps=4"])
+    with pytest.raises(ConfigError, match=r"schedule\.1\.steps: 3 before, 4 now.*--changed-recipe"):
+        train(longer, data_root, run, workers=0)
+    assert read_log(run)[-1]["step"] == 6
+
+
+def test_a_killed_run_loses_its_last_lines(data_root: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path))
+    train(recipe, data_root, tmp_path / "run", workers=0, log_every=3, pictures_every=0)
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('{"step": 7, "loss": 1}\n{"step": 8, "lo')
+    longer = load_recipe(tmp_path / "recipe.yaml", ["schedule.1.steps=4"])
+    train(longer, data_root, tmp_path / "run", workers=0, changed=True, pictures_every=0)
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [3, 6, 7]
+
+
+def test_a_foreign_checkpoint_is_refused(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"not one")
+    with pytest.raises(TrainingError, match="damaged or of another network"):
+        train(load_recipe(recipe_file(tmp_path)), data_root, tmp_path / "run", workers=0)
+
+
+def test_arguments_that_the_network_refuses(data_root: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path), ["config.loss_weights={masks: 1.0}"])
+    with pytest.raises(ConfigError, match=r"loss_weights are .*'masks'"):
+        train(recipe, data_root, tmp_path / "run", workers=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_named() -> None:
+    with pytest.raises(ConfigError, match="sees 0"), open_group("cuda"):
+        pass
+
+
+def test_speed() -> None:
+    speed = Speed(batch=8, workers=2)
+    for _ in range(2):
+        speed.add(waited=1.0, computed=3.0, loading=4.0)
+    expected = {"seconds_a_step": 4.0, "images_a_second": 2.0, "loader_images_a_second": 4.0, "waiting": 0.25}
+    assert speed.read() == expected
+
+
+def test_a_terminal_gets_a_bar_and_other_output_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+    speed = Speed(8, 1)
+    speed.add(1.0, 3.0, 2.0)
+    numbers = speed.read()
+    screen = io.StringIO()
+    with caplog.at_level(logging.INFO):
+        with Reporter(tmp_path, 10, 0) as reporter:
+            reporter.numbers(5, {"mask": 1.0}, 0.1, numbers)
+        assert "pip install tensorboard" in caplog.text
+        assert "step 5/10  loss 1.000 (mask 1.000)  2.0 images/s (loader 4.0, 25 % waiting)" in caplog.text
+        caplog.clear()
+        terminal = Console(file=screen, force_terminal=True, width=120)
+        with Reporter(tmp_path, 10, 0, terminal) as reporter:
+            reporter.numbers(5, {"mask": 1.0}, 0.1, numbers)
+    assert "25 % waiting" in screen.getvalue()
+    assert "step 5" not in caplog.text
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_variant_of_every_study_starts(data_root: Path, tmp_path: Path, study: str) -> None:
+    path = recipe_file(tmp_path, val=VAL, schedule=[{"input_height": 160, "input_width": 160, "steps": 1}])
+    names = []
+    for label, recipe in variants(study, path, data_root):
+        names.append(recipe.name)
+        network = build(recipe, recipe.schedule[0]).train()
+        target = Target(
+            boxes=torch.tensor([[20.0, 20.0, 100.0, 90.0]]),
+            labels=torch.tensor([2]),
+            masks=torch.full((1, 80, 80), 255, dtype=torch.uint8),
+            labelled=torch.ones(7, dtype=torch.bool),
+            ignore=torch.zeros(0, 4),
+        )
+        losses = network.loss(torch.full((2, 160, 160, 3), 99, dtype=torch.uint8), [target, target], 0.5)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        assert torch.isfinite(total), label
+    expected = (
+        1 if study == "pretraining" else len(STUDIES[study])
+    )  # the tiny recipe has no weights to leave out
+    assert len(set(names)) == len(names) == expected
+
+
+def test_a_study_is_trained_and_tabled(data_root: Path, tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, val=VAL)
+    rows = ablate("fusion", path, data_root, tmp_path / "study", steps=1, workers=0, pictures_every=0)
+    assert [(r.variant, r.steps, r.weights) for r in rows] == [
+        ("with RFF", 2, "random"),
+        ("without RFF", 2, "random"),
+    ]
+    table = (tmp_path / "study" / "table.md").read_text().splitlines()
+    assert len(table) == 4
+    assert table[2].startswith("| with RFF | random | 3.")
+    assert len(json.loads((tmp_path / "study" / "table.json").read_text())) == 2
+    again = ablate("fusion", path, data_root, tmp_path / "study", steps=1, workers=0, pictures_every=0)
+    assert again == rows
+    with pytest.raises(ConfigError, match="has no `val`"):
+        list(variants("fusion", recipe_file(tmp_path), data_root))
