@@ -67,9 +67,11 @@ class SegmentationNetwork(nn.Module):
         self, lr: float, weight_decay: float, backbone_scale: float
     ) -> list[dict[str, object]]:
         """Optimiser groups: `pretrained` parts learn at lr * backbone_scale; no decay of biases and norms."""
+        new = tuple(f"backbone.{part}" for part in self.backbone.new_parts)
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            groups.setdefault((name.startswith(self.pretrained), parameter.ndim > 1), []).append(parameter)
+            pretrained = name.startswith(self.pretrained) and not name.startswith(new)
+            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
         return [
             {
                 "params": parameters,
@@ -90,6 +92,7 @@ class Features(NamedTuple):
 class Backbone(nn.Module):
     """raw_channels, raw_stride describe E; channels the three levels.
 
+    new_parts: prefixes of parameters that no published weights fill; they learn at the full rate.
     The images given to `forward` are (B, 3, H, W) float RGB in 0..255; each backbone normalises
     as its pre-trained weights expect.
     """
@@ -97,6 +100,7 @@ class Backbone(nn.Module):
     raw_channels: int
     raw_stride: int
     channels: tuple[int, int, int]
+    new_parts: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Features:
         raise NotImplementedError
@@ -107,4 +111,5 @@ class Backbone(nn.Module):
 
     def convolutions(self) -> dict[str, nn.Conv2d]:
         """The pre-trained convolutions by name, in the order in which they run: that of published files."""
-        return {name: m for name, m in self.named_modules() if isinstance(m, nn.Conv2d)}
+        convolutions = {name: m for name, m in self.named_modules() if isinstance(m, nn.Conv2d)}
+        return {name: m for name, m in convolutions.items() if not name.startswith(self.new_parts)}

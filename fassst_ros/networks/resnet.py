@@ -64,6 +64,7 @@ class ResNet50Fpn(Backbone):
     """
 
     channels = (256, 256, 256)
+    new_parts = ("pyramid.",)
     mean: Tensor
     deviation: Tensor
 
@@ -90,7 +91,3 @@ class ResNet50Fpn(Backbone):
         # The IAM reads E at stride 16 at the coarsest.
         raw = F.interpolate(c5, scale_factor=2.0) if self.head_depth == 6 else (c3, c4)[self.head_depth - 4]
         return Features(raw, self.pyramid(c3, c4, c5))
-
-    def convolutions(self) -> dict[str, nn.Conv2d]:
-        """Those of the body: no pyramid is pre-trained."""
-        return {k: conv for k, conv in super().convolutions().items() if not k.startswith("pyramid.")}

@@ -191,6 +191,15 @@ def test_files_without_weights_are_named(name: str, tmp_path: Path) -> None:
         load_backbone(ResNet50Fpn(), tmp_path / name)
 
 
+def test_the_pyramid_learns_at_the_full_rate() -> None:
+    network = build_network("fassst", num_classes=2, input_size=(64, 96), grid=3, backbone="resnet50_fpn")
+    groups = network.parameter_groups(lr=1.0, weight_decay=0.0, backbone_scale=0.1)
+    slow = {id(p) for group in groups if group["lr"] == 0.1 for p in group["params"]}  # type: ignore[attr-defined]
+    named = network.backbone.named_parameters()
+    assert {name.split(".")[0] for name, p in named if id(p) not in slow} == {"pyramid"}
+    assert len(slow) == 2 * 53  # weight and bias of ResNet-50's convolutions
+
+
 def test_export_equals_torch(weights: Path, tmp_path: Path) -> None:
     config: dict[str, Any] = {"num_classes": 7, "input_size": [96, 128], "grid": 4, "width": 16}
     config |= {"backbone": "resnet50_fpn", "head_depth": 6, "roi_size": 8}
