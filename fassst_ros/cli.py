@@ -23,7 +23,9 @@ COMMANDS = {
     "predict": ("fassst_ros.predict", "segment images, folders, videos or a camera"),
     "bench": ("fassst_ros.bench.command", "measure the network and every other part of a frame's way"),
     "eval": ("fassst_ros.evaluation.command", "measure mask AP on an annotated dataset"),
-    "train": ("fassst_ros.training.command", "train a network on COCO-format data"),
+    "compare": ("fassst_ros.evaluation.compare", "measure several models on the same images in one run"),
+    "train": ("fassst_ros.training.command", "train a network as a recipe says"),
+    "ablate": ("fassst_ros.training.ablate", "train the variants of a study and compare them"),
     "export": ("fassst_ros.export", "export trained weights to ONNX, with a model card"),
 }
 

@@ -55,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst eval`."""
     model = next(f for f in dataclasses.fields(RuntimeOptions) if f.name == "model")
     parser.add_argument("model", nargs="?", default="", help=model.metadata["doc"])
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO instance annotations (.json)")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
+    add_data_arguments(parser)
     parser.add_argument("--json", type=Path, dest="json_file", help="write the results to this file")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page with curves and images there"
@@ -66,13 +64,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, RuntimeOptions, "runtime", skip=("model",))
 
 
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say which images and which ground truth."""
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO instance annotations (.json)")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
+
+
+def open_set(args: argparse.Namespace) -> EvaluationSet:
+    """What the options of `add_data_arguments` name. Raises FassstError if it cannot be used."""
+    return open_coco(args.annotations, args.images).first(args.limit)
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate and report. Returns 0, or 1 if an image could not be segmented.
 
     Raises FassstError for arguments, annotations or a model that cannot be used.
     """
     console = Console()
-    dataset = open_coco(args.annotations, args.images).first(args.limit)
+    dataset = open_set(args)
     if args.json_file is not None:
         check_writable(args.json_file, "--json")
     if args.report is not None:
