@@ -87,7 +87,8 @@ class Recipe:
     """Everything that a run depends on.
 
     backbone_weights: published weights of the backbone; initial_weights: a .safetensors of an earlier
-    run, of which every tensor that fits is taken. Both are relative to the data root.
+    run, or the name of a shipped model, of which every tensor that fits is taken. Paths are relative to
+    the data root.
     """
 
     name: str

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fassst_ros.labels import CLASS_LISTS
+from fassst_ros.models import shipped_models
 from fassst_ros.networks.backbones import CspDarknetNano, load_convolutions
 from fassst_ros.networks.base import Backbone, SegmentationNetwork
 from fassst_ros.networks.fassst_levels import LevelSlots
@@ -77,6 +78,22 @@ def load_head(iam: LevelSlots, skip: int, path: Path, classes: Sequence[str]) ->
                     conv.bias[kept] = bias[taken]  # type: ignore[index]
     except (OSError, ValueError, IndexError, KeyError, RuntimeError) as err:
         raise ModelError(f"cannot start the head from {path}: {err}; expected YOLOX-nano for COCO") from err
+
+
+def find_initial(name: str, data_root: Path) -> Path:
+    """The weights that a recipe starts from: a file below the data root, or a shipped model's name.
+
+    Raises ModelError if there is neither.
+    """
+    path = data_root / name
+    if path.is_file():
+        return path
+    shipped = {model: file.with_suffix(".safetensors") for model, file in shipped_models().items()}
+    if name not in shipped:
+        raise ModelError(
+            f"initial_weights: no file {path}, and no shipped model {name!r}; shipped: {', '.join(shipped)}"
+        )
+    return shipped[name]
 
 
 def load_initial(network: nn.Module, path: Path) -> None:

@@ -19,7 +19,7 @@ from fassst_ros.networks import build_network
 from fassst_ros.networks.base import SegmentationNetwork
 from fassst_ros.training.distributed import Group
 from fassst_ros.training.options import Optimisation, Recipe, Schedule
-from fassst_ros.training.pretrained import load_initial, load_published
+from fassst_ros.training.pretrained import find_initial, load_initial, load_published
 from fassst_ros.types import ConfigError, FassstError
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class TrainingState:
             names = [c.name for c in CLASS_LISTS[recipe.classes]]
             load_published(network, data_root / recipe.backbone_weights, names)
         if recipe.initial_weights:
-            load_initial(network, data_root / recipe.initial_weights)
+            load_initial(network, find_initial(recipe.initial_weights, data_root))
         weights = network.state_dict()
         return cls._with(recipe, phase, group, weights, weights)
 

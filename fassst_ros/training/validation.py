@@ -12,6 +12,7 @@ import torch
 
 from fassst_ros.card import ModelCard
 from fassst_ros.config import SegmentOptions
+from fassst_ros.evaluation.cityscapes import open_cityscapes
 from fassst_ros.evaluation.coco import evaluate_predictions
 from fassst_ros.evaluation.dataset import EvaluationSet, open_coco
 from fassst_ros.networks.base import RawOutputs, SegmentationNetwork, Target
@@ -37,10 +38,12 @@ class Scores(NamedTuple):
 def open_validation(options: Validation, data_root: Path) -> EvaluationSet:
     """The images that a run is measured on. Raises InputError or ConfigError if they cannot be."""
     source = options.source
-    if source.format != "coco" or source.mapping != "none":
+    if source.format == "cityscapes":
+        return open_cityscapes(data_root / source.root, source.split, options.limit)
+    if source.mapping != "none":
         raise ConfigError(
-            f"val: format {source.format}, mapping {source.mapping}; a run can be measured on COCO "
-            "annotations as they are. Leave `val` out, and measure the trained model with `fassst eval`"
+            f"val: mapping {source.mapping}; a run can be measured on annotations as they are. Leave "
+            "`val` out, and measure the trained model with `fassst eval`"
         )
     return open_coco(data_root / source.annotations, data_root / source.images).first(options.limit)
 
