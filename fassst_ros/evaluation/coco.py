@@ -180,7 +180,7 @@ def _precision(
         reference.createIndex()
         detected = coco()
         if results:
-            detected = reference.loadRes(results)
+            detected = reference.loadRes([dict(r) for r in results])  # it adds keys
         else:  # loadRes of pycocotools cannot take an empty list
             detected.dataset = {**truth, "annotations": []}
             detected.createIndex()
