@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from node_bench import wait_until
 
+SLOW = 180.0  # seconds that a process may take to start or end; Python's imports alone, on a busy machine
+
 
 class Process:
     """`python -m fassst_ros.ros.node` whose log can be watched."""
@@ -31,7 +33,7 @@ class Process:
     def says(self, words: str) -> Callable[[], bool]:
         return lambda: words in self.log.read_text()
 
-    def end(self, timeout: float = 60.0) -> int:
+    def end(self, timeout: float = SLOW) -> int:
         return self.child.wait(timeout)
 
 
@@ -54,7 +56,7 @@ def start(tmp_path: Path, tiny_path: Path) -> object:
 @pytest.mark.parametrize("autostart", ["true", "false"])
 def test_a_signal_ends_it_cleanly(start: Callable[..., Process], number: int, autostart: str) -> None:
     process = start(f"autostart:={autostart}")
-    wait_until(process.says("activate done" if autostart == "true" else "unconfigured"))
+    wait_until(process.says("activate done" if autostart == "true" else "unconfigured"), SLOW)
     process.child.send_signal(number)
     assert process.end() == 0
     log = process.log.read_text()
@@ -66,7 +68,7 @@ def test_a_signal_ends_it_cleanly(start: Callable[..., Process], number: int, au
 def test_a_signal_during_the_start_is_not_lost(start: Callable[..., Process]) -> None:
     """At the node's first word, before its executor spins."""
     process = start("autostart:=true", "score_treshold:=0.5")
-    wait_until(process.says("unknown parameter"))
+    wait_until(process.says("unknown parameter"), SLOW)
     process.child.send_signal(signal.SIGTERM)
     assert process.end() == 0
     assert "shutdown done: finalized" in process.log.read_text()
@@ -75,7 +77,7 @@ def test_a_signal_during_the_start_is_not_lost(start: Callable[..., Process]) ->
 def test_a_signal_sent_twice_is_still_clean(start: Callable[..., Process]) -> None:
     """`ros2 run` in a terminal: the group and the launcher both send it."""
     process = start("autostart:=true")
-    wait_until(process.says("activate done"))
+    wait_until(process.says("activate done"), SLOW)
     process.child.send_signal(signal.SIGINT)
     process.child.send_signal(signal.SIGINT)
     assert process.end() == 0
@@ -92,7 +94,7 @@ def test_a_frozen_start_value_ends_it_with_a_reason(start: Callable[..., Process
 
 def test_a_model_that_is_not_there_leaves_the_process_alive(start: Callable[..., Process]) -> None:
     process = start("autostart:=true", "model:=/nowhere/model.onnx")
-    wait_until(process.says("configure failed"))
+    wait_until(process.says("configure failed"), SLOW)
     time.sleep(0.5)
     assert process.child.poll() is None
     assert "/nowhere/model.onnx does not exist" in process.log.read_text()
