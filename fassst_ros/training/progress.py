@@ -116,7 +116,7 @@ class Reporter:
         folder.mkdir(exist_ok=True)
         cv2.imwrite(str(folder / f"{done:07d}.jpg"), picture[..., ::-1])
         if self._events is not None:
-            self._events.add_image("truth and prediction", picture, done, dataformats="HWC")
+            self._events.add_image("truth_and_prediction", picture, done, dataformats="HWC")
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with (self._run / LOG).open("a", encoding="utf-8") as file:
