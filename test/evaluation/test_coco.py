@@ -15,7 +15,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fassst_ros.card import ClassInfo
+from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.evaluation.coco import evaluate_predictions
+from fassst_ros.evaluation.dataset import open_coco
+from fassst_ros.pipeline import Segmenter
 from fassst_ros.types import ConfigError, InputError, Instances, RoiMask
 
 CLASSES = (
@@ -176,6 +179,20 @@ def test_equal_to_pycocotools_on_perturbed_real_objects() -> None:
     wanted = {image["id"] for image in raw["images"][:40]}
     predictions = perturbed(raw, np.random.default_rng(0), wanted, {1: 1, 3: 3, 8: 8})
     assert_equal_to_oracle(raw, predictions, CLASSES, {c.id: c.id for c in CLASSES})
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.skipif(not REAL.is_file(), reason=f"real annotations are not at {REAL}")
+def test_equal_to_pycocotools_on_predictions_of_the_shipped_model() -> None:
+    dataset = open_coco(REAL, REAL.parent / "images").first(16)
+    options = RuntimeOptions(runtime="onnxruntime", threads=1)
+    with Segmenter.open(options, SegmentOptions(score_threshold=0.001)) as segmenter:
+        classes = segmenter.card.classes
+        predictions = {e["id"]: segmenter.segment(dataset.load(e)).instances for e in dataset.entries}
+    raw = json.loads(REAL.read_text(encoding="utf-8"))
+    result = assert_equal_to_oracle(raw, predictions, classes, {c.id: c.id for c in classes})
+    assert result["mask"]["AP50"] > 0.1
+    assert result["box"]["AP50"] > 0.1
 
 
 def test_categories_are_matched_by_name() -> None:
