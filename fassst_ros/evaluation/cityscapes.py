@@ -200,7 +200,8 @@ def open_cityscapes(root: Path, split: str, limit: int = 0) -> EvaluationSet:
             metric.add(instances, read_ids(frames[image_id]))
         return {"cityscapes": metric.result()}
 
-    return EvaluationSet(f"Cityscapes {split}", content, root, (measure,))
+    arguments = ("--cityscapes", "DIR", "--split", split)
+    return EvaluationSet(f"Cityscapes {split}", content, root, arguments, (measure,))
 
 
 def _coco_annotations(ids: UInt16Array, image_id: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`fassst eval`: accuracy and latency of a model on a COCO set, through the Segmenter of the node."""
+"""`fassst eval`: accuracy and latency of a model on annotated images, through the Segmenter of the node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from fassst_ros.card import ModelCard, card_path
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.evaluation.analysis import analyse
+from fassst_ros.evaluation.cityscapes import open_cityscapes
 from fassst_ros.evaluation.coco import evaluate_in_full
 from fassst_ros.evaluation.dataset import EvaluationSet, open_coco
 from fassst_ros.evaluation.latency import percentiles
@@ -66,13 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say which images and which ground truth."""
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO instance annotations (.json)")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--limit", type=int, default=0, help="only the first images of the file; 0: all")
+    parser.add_argument("--annotations", type=Path, help="COCO instance annotations (.json)")
+    parser.add_argument("--images", type=Path, help="folder of the images")
+    parser.add_argument("--cityscapes", type=Path, metavar="ROOT", help="folder of leftImg8bit and gtFine")
+    parser.add_argument("--split", default="val", help="of Cityscapes (default: val)")
+    parser.add_argument("--limit", type=int, default=0, help="only the first images of the set; 0: all")
 
 
 def open_set(args: argparse.Namespace) -> EvaluationSet:
     """What the options of `add_data_arguments` name. Raises FassstError if it cannot be used."""
+    if args.cityscapes is not None and args.annotations is None and args.images is None:
+        return open_cityscapes(args.cityscapes, args.split, args.limit)
+    if args.cityscapes is not None or args.annotations is None or args.images is None:
+        raise ConfigError("expected either --annotations FILE.json with --images DIR, or --cityscapes ROOT")
     return open_coco(args.annotations, args.images).first(args.limit)
 
 
@@ -122,16 +129,18 @@ def run(args: argparse.Namespace) -> int:
         done = Evaluation(report, card, dataset, answers.instances, result, matches)
         console.print(f"report: {write_report(args.report, done)}", markup=False, soft_wrap=True)
     if args.update_card:
-        update_card(card, resolve_model(args.model), report)
+        update_card(card, resolve_model(args.model), report, dataset.arguments)
     return 1 if answers.failed else 0
 
 
-def update_card(card: ModelCard, model: Path, report: Mapping[str, Any]) -> None:
-    """Write accuracy, and how it was measured, into the card beside the model."""
-    source, runtime = report["annotations"], report["runtime"]
-    command = f"fassst eval {card.name} --annotations {source} --images DIR --runtime {runtime}"
-    kept = {k: report[k] for k in ("annotations", "images", "runtime", "precision", "mask", "box")}
-    metrics = {"command": command, **kept}
+def update_card(card: ModelCard, model: Path, report: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """Write accuracy, and how it was measured, into the card beside the model.
+
+    arguments: options that name the set that it was measured on.
+    """
+    command = shlex.join(["fassst", "eval", card.name, *arguments, "--runtime", report["runtime"]])
+    names = ("annotations", "images", "runtime", "precision", "mask", "box", "cityscapes")
+    metrics = {"command": command, **{name: report[name] for name in names if name in report}}
     card_path(model).write_text(dataclasses.replace(card, metrics=metrics).to_json(), encoding="utf-8")
 
 
@@ -176,8 +185,24 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for name, mask in report["mask"]["per_class"].items():
         table.add_row(escape(f"{name}, mask"), percent(mask["AP"]), percent(mask["AP50"]))
     console.print(table)
+    if "cityscapes" in report:
+        _print_cityscapes(report["cityscapes"], console)
     p50, p99 = report["latency_ms"]["p50"], report["latency_ms"]["p99"]
     where = f"{report['runtime']} {report['precision']} on {report['device']}"
     console.print(f"{where}: {p50:.1f} ms an image (p50), {p99:.1f} ms (p99)")
     if report["failed"]:
         console.print(f"{len(report['failed'])} images could not be segmented and are not in these numbers")
+
+
+def _print_cityscapes(result: Mapping[str, Any], console: Console) -> None:
+    """AP by the rules of Cityscapes, in percent."""
+    table = Table(title="AP by the rules of Cityscapes, masks, in %")
+    for column in ("", "AP", "AP50"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("mean", percent(result["AP"]), percent(result["AP50"]), style="bold")
+    for name, row in result["per_class"].items():
+        table.add_row(name, percent(row["AP"]), percent(row["AP50"]))
+    console.print(table)
+    if result["unknown_classes"]:
+        names = ", ".join(result["unknown_classes"])
+        console.print(f"The model does not know {names}: AP 0 in the mean, where there are some")

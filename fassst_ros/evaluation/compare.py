@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     report: dict[str, Any] = {
         "data": dataset.name,
         "machine": machine_facts(),
-        "command": _command(args, options),
+        "command": _command(args, dataset, options),
         "date": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
     with contextlib.ExitStack() as stack:
@@ -132,10 +132,10 @@ def measure(contenders: Sequence[Contender], dataset: EvaluationSet, console: Co
     return failed
 
 
-def _command(args: argparse.Namespace, options: RuntimeOptions) -> str:
+def _command(args: argparse.Namespace, dataset: EvaluationSet, options: RuntimeOptions) -> str:
     """The command without this machine's folders, for a table that others read."""
     words = ["fassst", "compare", *(Path(name).name for name in args.models)]
-    words += ["--annotations", args.annotations.name, "--images", "DIR"]
+    words += dataset.arguments
     if args.limit:
         words += ["--limit", str(args.limit)]
     if args.boxes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ class EvaluationSet:
     """Images and their true objects.
 
     name: for people. content: images, annotations and categories as in a COCO file. folder: what
-    the images' `file_name` is relative to. metrics: what is measured beside COCO's numbers.
+    the images' `file_name` is relative to. arguments: options of `fassst eval` that name the set, without
+    folders. metrics: what is measured beside COCO's numbers.
     """
 
     name: str
     content: Mapping[str, Any]
     folder: Path
+    arguments: tuple[str, ...]
     metrics: tuple[Metric, ...] = field(default=())
 
     @property
@@ -49,7 +51,7 @@ class EvaluationSet:
         if count < 0:
             raise ConfigError(f"--limit is {count}; expected a number of images, or 0 for all")
         content = {**self.content, "images": self.entries[: count or None]}
-        return EvaluationSet(self.name, content, self.folder, self.metrics)
+        return replace(self, content=content)
 
 
 def open_coco(annotations: Path, folder: Path) -> EvaluationSet:
@@ -57,7 +59,8 @@ def open_coco(annotations: Path, folder: Path) -> EvaluationSet:
 
     Raises InputError if the file is none, lists no image, or none of its images is in the folder.
     """
-    found = EvaluationSet(annotations.name, read_coco(annotations), folder)
+    arguments = ("--annotations", annotations.name, "--images", "DIR")
+    found = EvaluationSet(annotations.name, read_coco(annotations), folder, arguments)
     if not found.entries:
         raise InputError(f"{annotations} lists no image")
     if not any((folder / str(e.get("file_name"))).is_file() for e in found.entries):

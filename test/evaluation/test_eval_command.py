@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cityscapes_files import write_frame
 from constant_model import write_constant_model
 
 from fassst_ros.card import load_card
@@ -155,3 +156,46 @@ def test_set_of_broken_images_is_an_error(tmp_path: Path, capsys: pytest.Capture
 def test_evaluation_needs_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import fassst_ros.evaluation.command"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_cityscapes_by_both_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = np.full((HEIGHT, WIDTH), 7, np.uint16)
+    ids[12:84, 32:96] = 26000  # the car that the model finds
+    ids[:10, :20] = 25000  # a rider that it does not know
+    for number in (1, 2):
+        write_frame(tmp_path, number, ids, "val")
+    out = tmp_path / "result.json"
+    model = write_constant_model(tmp_path)
+    arguments = ["eval", str(model), "--cityscapes", str(tmp_path), "--runtime", "onnxruntime"]
+    assert main([*arguments, "--json", str(out), "--update-card"]) == 0
+    result = json.loads(out.read_text())
+    assert result["annotations"] == "Cityscapes val"
+    assert result["images"] == 2
+    scores = result["cityscapes"]
+    assert scores["per_class"]["car"] == {"AP": 1.0, "AP50": 1.0}
+    assert scores["per_class"]["rider"] == {"AP": 0.0, "AP50": 0.0}
+    assert scores["AP"] == scores["AP50"] == 0.5
+    assert scores["unknown_classes"] == ["rider", "truck", "bus", "train", "motorcycle", "bicycle"]
+    assert result["mask"]["per_class"]["car"]["AP"] == pytest.approx(1.0)
+    shown = capsys.readouterr().out
+    assert "by the rules of Cityscapes" in shown
+    assert "does not know rider, truck" in shown
+    metrics = load_card(model).metrics
+    assert metrics["cityscapes"] == scores
+    assert metrics["command"] == "fassst eval found --cityscapes DIR --split val --runtime onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ([], "expected either --annotations FILE.json with --images DIR, or --cityscapes ROOT"),
+        (["--annotations", "a.json"], "expected either --annotations"),
+        (["--annotations", "a.json", "--images", ".", "--cityscapes", "."], "expected either --annotations"),
+        (["--cityscapes", "/nowhere"], "Looked for /nowhere/leftImg8bit/val/CITY"),
+    ],
+)
+def test_set_must_be_named_in_one_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], match: str
+) -> None:
+    assert main(["eval", str(write_constant_model(tmp_path)), *arguments]) == 1
+    assert match in capsys.readouterr().err
