@@ -205,10 +205,10 @@ def _row(contender: Contender, first: Contender, dataset: EvaluationSet) -> dict
     """The numbers of one contender. ratio: median over images of its time to the first one's."""
     ratios = np.array(contender.total_ms) / np.array(first.total_ms)
     scores = evaluate_predictions(dataset.content, contender.instances, contender.classes)
-    return {
-        **contender.facts,
-        "mask": scores["mask"],
-        "box": scores["box"],
+    row = {**contender.facts, "mask": scores["mask"], "box": scores["box"]}
+    for metric in dataset.metrics:
+        row |= metric(contender.instances, contender.classes)
+    return row | {
         "network_ms": percentiles(contender.network_ms, (50, 99)),
         "total_ms": percentiles(contender.total_ms, (50, 99)),
         "ratio": float(np.median(ratios)),

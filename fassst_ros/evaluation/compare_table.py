@@ -42,6 +42,10 @@ ACCURACY: tuple[Column, ...] = (
     *map(_named, NAMED),
     ("box AP", lambda row: percent(row["box"]["AP"])),
 )
+CITYSCAPES: tuple[Column, ...] = (
+    ("Cityscapes AP", lambda row: percent(row["cityscapes"]["AP"])),
+    ("Cityscapes AP50", lambda row: percent(row["cityscapes"]["AP50"])),
+)
 COST: tuple[Column, ...] = (
     ("network ms", lambda row: f"{row['network_ms']['p50']:.1f}"),
     ("total ms", lambda row: f"{row['total_ms']['p50']:.1f}"),
@@ -56,13 +60,18 @@ WORDS: tuple[Column, ...] = (
 )
 
 
+def accuracy_columns(report: Mapping[str, Any]) -> tuple[Column, ...]:
+    """COCO's numbers, and those of Cityscapes where they were measured."""
+    return (*ACCURACY, *CITYSCAPES) if "cityscapes" in report["models"][0] else ACCURACY
+
+
 def print_comparison(report: Mapping[str, Any], console: Console) -> None:
     """Two tables, for a terminal is narrow: accuracy, then time and size; models by number."""
     title = f"{report['data']}: {report['images']} images"
     for number, row in enumerate(report["models"], 1):
         words = ", ".join([row["name"], *(value(row) for _, value in WORDS)])
         console.print(f"{number}: {words}", markup=False, highlight=False, soft_wrap=True)
-    for columns, unit in ((ACCURACY, "AP in %"), (COST, "times are medians")):
+    for columns, unit in ((accuracy_columns(report), "AP in %"), (COST, "times are medians")):
         table = Table(title=escape(f"{title}, {unit}"))
         table.add_column("")
         for name, _ in columns:
@@ -94,7 +103,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The table with its notes and its command, between the marker comments."""
-    columns = (*ACCURACY, *COST, *WORDS)
+    columns = (*accuracy_columns(report), *COST, *WORDS)
     lines = [BEGIN, "", f"    {report['command']}", ""]
     lines.append("| | " + " | ".join(name for name, _ in columns) + " |")
     lines.append("|---|" + "---:|" * len(columns))

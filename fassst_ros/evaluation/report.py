@@ -105,17 +105,30 @@ def _accuracy(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> list[s
         numbers = [report[kind]["per_class"][info.name] for kind in ("mask", "box")]
         cells = [percent(n[key]) for n in numbers for key in ("AP", "AP50")]
         each.append((info.name, str(report["objects"][info.name]), *cells))
-    return [
+    header = ("class", "objects", "mask AP", "mask AP50", "box AP", "box AP50")
+    parts = [
         markup.heading(2, "Average precision"),
         markup.table(("%", *COLUMNS), rows, "accuracy"),
         markup.paragraph(
             "COCO's metric: AP is the mean over IoU 0.50:0.05:0.95; S, M and L are objects below 32², up to "
             "96² and above 96² pixels."
         ),
-        markup.table(
-            ("class", "objects", "mask AP", "mask AP50", "box AP", "box AP50"), each, "classes"
-        ),
-    ]  # fmt: skip
+        markup.table(header, each, "classes"),
+    ]
+    return parts + (_cityscapes(report["cityscapes"]) if "cityscapes" in report else [])
+
+
+def _cityscapes(result: Mapping[str, Any]) -> list[str]:
+    rows = [("all", percent(result["AP"]), percent(result["AP50"]))]
+    rows += [(name, percent(row["AP"]), percent(row["AP50"])) for name, row in result["per_class"].items()]
+    parts = [
+        markup.heading(3, "By the rules of Cityscapes"),
+        markup.table(("%", "mask AP", "mask AP50"), rows, "cityscapes"),
+    ]
+    if result["unknown_classes"]:
+        names = ", ".join(result["unknown_classes"])
+        parts.append(markup.paragraph(f"The model does not know {names}: AP 0 where there are some."))
+    return parts
 
 
 def _figures(folder: Path, done: Evaluation) -> list[str]:
@@ -125,11 +138,9 @@ def _figures(folder: Path, done: Evaluation) -> list[str]:
     curves.precision_recall(folder / "precision_recall.svg", precision, card.classes, objects)
     curves.threshold_figure(folder / "threshold.svg", threshold_curve(done.matches), card.score_threshold)
     at, best = report["at_threshold"], report["best_threshold"]
+    keys = ("threshold", "precision", "recall", "f1")
     rows = [
-        (
-            name,
-            *("-" if row[k] is None else f"{row[k]:.3f}" for k in ("threshold", "precision", "recall", "f1")),
-        )
+        (name, *("-" if row[key] is None else f"{row[key]:.3f}" for key in keys))
         for name, row in (("card", at), ("best F1 here", best))
     ]
     return [

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cityscapes_files import street, write_frame
 from constant_model import write_constant_model
 from test_eval_command import write_set
 from test_yolox import write_graph
@@ -120,6 +121,16 @@ def test_a_file_without_a_place_fails_before_the_run(
     assert status == 1
     assert match in capsys.readouterr().err
     assert not text or page.read_text(encoding="utf-8") == text
+
+
+def test_cityscapes_adds_columns(tmp_path: Path, models: list[Path]) -> None:
+    write_frame(tmp_path, 1, street(), "val")
+    page = tmp_path / "page.md"
+    words = ["compare", *models, "--cityscapes", tmp_path, "--runtime", "onnxruntime", "--markdown", page]
+    assert main([str(word) for word in words]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "| box AP | Cityscapes AP | Cityscapes AP50 |" in text
+    assert "--cityscapes DIR --split val" in text
 
 
 def test_broken_images_are_left_out_for_all(tmp_path: Path, models: list[Path]) -> None:

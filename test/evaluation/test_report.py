@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from cityscapes_files import street, write_frame
 from constant_model import write_constant_model
 from test_eval_command import write_set
 
@@ -170,6 +171,17 @@ def test_best_and_worst_images_beside_their_truth(done: tuple[Path, Page, dict[s
     assert np.abs(truth[5:14, 3:14] - plain).max() > 40  # the car that was missed is drawn here
     assert np.abs(found[30:80, 40:90] - plain).max() > 40  # and the false alarm there
     assert np.abs(truth[30:80, 40:90] - plain).max() < 12
+
+
+def test_cityscapes_has_its_own_table(tmp_path: Path) -> None:
+    write_frame(tmp_path, 1, street(), "val")
+    model = write_constant_model(tmp_path)
+    words = ["eval", model, "--cityscapes", tmp_path, "--runtime", "onnxruntime", "--report", tmp_path / "r"]
+    assert main([str(word) for word in (*words, "--json", tmp_path / "r.json")]) == 0
+    page, numbers = Page(tmp_path / "r" / "index.html"), json.loads((tmp_path / "r.json").read_text())
+    shown = page.row("cityscapes", "all")
+    assert shown == [f"{100 * numbers['cityscapes'][key]:.1f}" for key in ("AP", "AP50")]
+    assert any(text.startswith("The model does not know rider") for text in page.texts["p"])
 
 
 def test_page_needs_nothing_from_elsewhere(done: tuple[Path, Page, dict[str, Any]]) -> None:
