@@ -220,14 +220,21 @@ def draw_mask(
     x0, y0 = (int(v) for v in np.floor(box[:2] / 2))
     x1, y1 = (int(v) for v in np.ceil(box[2:] / 2))
     size = (x1 - x0, y1 - y0)
-    # fillPoly paints every pixel that the outline touches: count those half, and fill finer than
-    # the cells, the more so the smaller the object.
-    fine = 1 if isinstance(shape, RoiMask) else 8 if max(size) <= 32 else 4 if max(size) <= 128 else 2
     if isinstance(shape, RoiMask):
-        matrix = place.matrix((2.0 * x0, 2.0 * y0), 2.0)
+        # Sample about each source pixel and then average, or thin parts vanish between the samples.
+        fine = min(8, max(1, round(2 / min(abs(v) for v in place.scale))))
+        matrix = place.matrix((2.0 * x0, 2.0 * y0), 2.0 / fine)
         matrix[:, 2] += matrix[:, :2] @ np.array([shape.x, shape.y], np.float64)
-        raster = cv2.warpAffine(shape.bits.astype(np.uint8) * 255, matrix, size, flags=cv2.INTER_LINEAR)
+        raster = cv2.warpAffine(
+            shape.bits.astype(np.uint8) * 255,
+            matrix,
+            (size[0] * fine, size[1] * fine),
+            flags=cv2.INTER_LINEAR,
+        )
     else:
+        # fillPoly paints every pixel that the outline touches: count those half, and fill finer than
+        # the cells, the more so the smaller the object.
+        fine = 8 if max(size) <= 32 else 4 if max(size) <= 128 else 2
         raster = np.zeros((size[1] * fine, size[0] * fine), np.uint8)
         for polygon in shape:
             cells = (place.points(polygon) / 2 - np.array([x0, y0], np.float32)) * fine - 0.5

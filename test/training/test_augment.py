@@ -46,6 +46,21 @@ def test_stretch_shows_what_the_pipeline_shows() -> None:
     assert inner.mean() < 0.5
 
 
+def test_thin_masks_keep_their_area_where_they_shrink() -> None:
+    """A picket fence of 2 px in a frame of Cityscapes: half of its extent at every scale."""
+    bits = np.zeros((400, 200), np.bool_)
+    bits[:, ::4] = bits[:, 1::4] = True
+    box = np.array([[600, 300, 800, 700]], np.float32)
+    sample = dataclasses.replace(sample_of([], 1024, 2048), boxes=box, labels=np.zeros(1, np.int64))
+    sample = dataclasses.replace(sample, shapes=(RoiMask(600, 300, bits),))
+    for size in ((768, 768), (512, 1024), (416, 416)):
+        mask = stretch(sample, size).masks[0]
+        cells = 200 * 400 * (size[0] / 2048) * (size[1] / 4096)
+        assert mask.sum(dtype=np.int64) / 255 == pytest.approx(cells / 2, rel=0.03)
+        inside = mask[mask > 0]
+        assert np.median(np.abs(inside - 127.5)) < 70  # grey, not stripes
+
+
 @pytest.mark.parametrize("radius", [8, 20, 60, 200])
 def test_masks_cover_the_polygons(radius: int) -> None:
     polygon = star(320.3, 240.7, radius)
