@@ -193,7 +193,7 @@ def _best_of_each(position: Tensor, obj: Tensor, quality: Tensor) -> tuple[Tenso
     """Of the positions of each object the one of best quality."""
     order = quality.argsort(descending=True)
     best: dict[int, int] = {}
-    for index in order.tolist():
-        best.setdefault(int(obj[index]), int(position[index]))
+    for o, p in zip(obj[order].tolist(), position[order].tolist(), strict=True):  # one copy from a GPU each
+        best.setdefault(o, p)
     positions, objects = (torch.tensor(list(v), dtype=torch.long) for v in (best.values(), best.keys()))
     return positions, objects
