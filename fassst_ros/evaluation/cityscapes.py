@@ -25,6 +25,7 @@ from fassst_ros.cityscapes_format import (
     group_masks,
     instance_masks,
     list_frames,
+    only_void,
     read_ids,
 )
 from fassst_ros.evaluation.dataset import EvaluationSet, Predictions
@@ -176,7 +177,7 @@ def open_cityscapes(root: Path, split: str, limit: int = 0) -> EvaluationSet:
         except InputError as err:
             _log.warning("%s: %s: skipped", frame.name, err)
             continue
-        if np.isin(ids, VOID).all():
+        if only_void(ids):
             _log.warning("%s: nothing but void is annotated: skipped", frame.name)
             continue
         image_id = len(frames) + 1

@@ -19,12 +19,12 @@ import numpy as np
 from fassst_ros.card import ClassInfo
 from fassst_ros.cityscapes_format import (
     FIRST_INSTANCE,
-    VOID,
     Box,
     CityscapesFrame,
     group_masks,
     instance_masks,
     list_frames,
+    only_void,
     person_ignore_boxes,
     read_ids,
 )
@@ -87,7 +87,7 @@ def _read(frame: CityscapesFrame, index: Mapping[int, int], persons: Path) -> tu
         ids = read_ids(frame)
     except InputError as err:
         return None, [f"{err}: skipped"]
-    if np.isin(ids, VOID).all():
+    if only_void(ids):
         return None, ["nothing but void is annotated (as in the test split): skipped"]
     record = Record(0, frame.image, frame.size, np.zeros(0, np.bool_))
     for value, mask in instance_masks(ids).items():
