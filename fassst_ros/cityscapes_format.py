@@ -171,10 +171,12 @@ def instance_masks(ids: UInt16Array) -> dict[int, RoiMask]:
     width = ids.shape[1]
     flat = ids.ravel()
     at = np.flatnonzero(flat >= FIRST_INSTANCE)
+    if not at.size:
+        return {}
     at = at[np.argsort(flat[at], kind="stable")]  # an instance after the other, rows in order
     values, starts = np.unique(flat[at], return_index=True)
     masks = {}
-    for value, pixels in zip(values.tolist(), np.split(at, starts[1:]), strict=len(values) > 0):
+    for value, pixels in zip(values.tolist(), np.split(at, starts[1:]), strict=True):
         y, x = np.divmod(pixels, width)
         left = int(x.min())
         bits = np.zeros((int(y[-1] - y[0]) + 1, int(x.max()) - left + 1), np.bool_)

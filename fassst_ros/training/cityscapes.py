@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fassst_ros.card import ClassInfo
 from fassst_ros.cityscapes_format import (
@@ -49,7 +50,7 @@ class CityscapesInstances(SampleSet):
     def __init__(
         self, root: Path, split: str, classes: Sequence[ClassInfo], labelled: Sequence[str] | None = None
     ) -> None:
-        super().__init__(f"{root.name} {split}", classes)
+        super().__init__(f"{root.resolve().name} {split}", classes)
         index = {c.id: self._index[c.name] for c in CITYSCAPES if c.name in self._index}
         if not index:
             known = ", ".join(c.name for c in CITYSCAPES)
@@ -61,25 +62,35 @@ class CityscapesInstances(SampleSet):
             if not present[self._index[info.name]]:
                 self._warn(f"class {info.name} is none of Cityscapes: treated as not labelled")
         frames = list_frames(root, split, self._warn)
-        persons = root / "gtBboxCityPersons" / split
-        read = partial(_read, index=index, persons=persons)
         _log.info("reading the annotations of %d frames in %s", len(frames), root)
+        read = partial(
+            _read,
+            labelled=self._labelled(labelled, present),
+            index=index,
+            persons=root / "gtBboxCityPersons" / split,
+        )
         records = []
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for number, (frame, (found, defects)) in enumerate(
-                zip(frames, pool.map(read, frames), strict=True)
-            ):
+            results = pool.map(read, range(1, len(frames) + 1), frames)
+            for frame, (record, defects) in zip(frames, results, strict=True):
                 for defect in defects:
                     self._warn(f"{frame.name}: {defect}")
-                if found is not None:
-                    found.image_id = number + 1
-                    found.labelled = self._labelled(labelled, present)
-                    records.append(found)
+                if record is not None:
+                    records.append(record)
         self._keep(records)
 
 
-def _read(frame: CityscapesFrame, index: Mapping[int, int], persons: Path) -> tuple[Record | None, list[str]]:
-    """What to keep of a frame (None: nothing), and its defects. index: label id -> class index."""
+def _read(
+    image_id: int,
+    frame: CityscapesFrame,
+    labelled: NDArray[np.bool_],
+    index: Mapping[int, int],
+    persons: Path,
+) -> tuple[Record | None, list[str]]:
+    """What to keep of a frame (None: nothing), and its defects.
+
+    index: label id -> class index. persons: folder of the cities in CityPersons' annotations.
+    """
     problem = file_problem(frame.image)
     if problem:
         return None, [f"image {problem}: skipped"]
@@ -89,7 +100,7 @@ def _read(frame: CityscapesFrame, index: Mapping[int, int], persons: Path) -> tu
         return None, [f"{err}: skipped"]
     if only_void(ids):
         return None, ["nothing but void is annotated (as in the test split): skipped"]
-    record = Record(0, frame.image, frame.size, np.zeros(0, np.bool_))
+    record = Record(image_id, frame.image, frame.size, labelled)
     for value, mask in instance_masks(ids).items():
         label = value // FIRST_INSTANCE
         if label in index:
