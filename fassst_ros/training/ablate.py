@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fassst_ros.training.command import add_execution, execution, start
+from fassst_ros.training.command import add_execution, execution, first_process, start
 from fassst_ros.types import ConfigError
 
 if TYPE_CHECKING:
@@ -85,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         rows = ablate(args.study, args.recipe, args.data_root, folder, args.overrides, args.steps, **settings)
     except Stopped as stopped:
-        print(stopped)
+        if first_process():
+            print(stopped)
         return 128 + stopped.signal
-    print(table(args.study, rows))
+    if first_process():
+        print(table(args.study, rows))
     return 0
 
 
@@ -114,6 +116,8 @@ def ablate(
         run = folder / variant.name
         weights = train(variant, data_root, run, **settings)
         rows.append(_row(label, variant, weights))
+        if not first_process():
+            continue
         (folder / "table.md").write_text(table(study, rows) + "\n", encoding="utf-8")
         content = [{name: getattr(row, name) for name in Row.__slots__} for row in rows]
         (folder / "table.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

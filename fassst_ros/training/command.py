@@ -49,6 +49,11 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures-every", type=int, default=500, help="steps between pictures; 0: none")
 
 
+def first_process() -> bool:
+    """Whether this is the process that speaks: the only one, or torchrun's number 0."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def execution(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_execution` read, as `train` takes it."""
     return {
@@ -67,7 +72,7 @@ def start(args: argparse.Namespace) -> Console | None:
     from rich.logging import RichHandler
 
     console = Console(stderr=True)
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    level = logging.INFO if first_process() else logging.ERROR
     if console.is_terminal:
         handler = RichHandler(console=console, show_level=False, show_path=False)
         logging.basicConfig(level=level, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler])
@@ -101,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
             **execution(args),
         )
     except Stopped as stopped:
-        print(stopped)
+        if first_process():
+            print(stopped)
         return 128 + stopped.signal
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         print(f"trained weights: {weights}\nnext: fassst export {weights} --out models")
     return 0

@@ -91,6 +91,7 @@ def train(
         if state.done < recipe.steps:
             _save(state, run, weights)
             raise _stopped(state, run, asked or stop.asked)
+        group.wait()  # what the first one writes is there when any returns
     return weights
 
 
