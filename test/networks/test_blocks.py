@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fassst_ros.networks.blocks import cell_centres, fixed_pool, matrix_nms, pad_boxes, pairwise_iou, roi_crop
+from fassst_ros.networks.blocks import (
+    cell_centres,
+    fixed_pool,
+    mask_boxes,
+    matrix_nms,
+    pad_boxes,
+    pairwise_iou,
+    roi_crop,
+)
 
 
 def bilinear(image: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -93,3 +101,21 @@ def test_boxes_are_padded_on_each_side_and_centres_are_row_major() -> None:
     padded = pad_boxes(torch.tensor([[0.2, 0.4, 0.6, 0.5]]), 0.1)
     torch.testing.assert_close(padded, torch.tensor([[0.16, 0.39, 0.64, 0.51]]))
     assert cell_centres(2, 4)[1].tolist() == [0.375, 0.25]
+
+
+def test_mask_boxes_are_the_contour_between_cells() -> None:
+    masks = torch.zeros(1, 3, 6, 8)
+    masks[0, 0, 2:4, 3:7] = 1.0
+    masks[0, 1, 0:2, 5:8] = 0.9  # reaches the border
+    boxes = mask_boxes(masks, 0.5)[0]
+    torch.testing.assert_close(boxes[0], torch.tensor([3.0, 2.0, 7.0, 4.0]))
+    torch.testing.assert_close(boxes[1], torch.tensor([5 + 1 / 18, 0, 8, 2 - 1 / 18]), atol=1e-5, rtol=0)
+    assert boxes[2].tolist() == [0, 0, 0, 0]
+
+
+def test_mask_boxes_do_not_jump_with_a_cell_at_the_threshold() -> None:
+    masks = torch.zeros(1, 2, 4, 6)
+    masks[:, :, 1:3, 2:4] = 0.9
+    masks[0, 0, 1, 4], masks[0, 1, 1, 4] = 0.5 - 1e-4, 0.5 + 1e-4
+    first, second = mask_boxes(masks, 0.5)[0]
+    assert (first - second).abs().max() < 1e-3
