@@ -78,7 +78,7 @@ def train(
                 last = state.done == recipe.steps
                 if state.done % log_every == 0 or last:
                     reporter.numbers(state.done, losses, state.rate, speed.read())
-                if asked:
+                if asked and not last:
                     break
                 if pictures_every and group.first and (state.done % pictures_every == 0 or last):
                     reporter.picture(

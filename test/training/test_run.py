@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -16,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_run import read_log, recipe_file, write_cars
 
 from fassst_ros.export import load_network
+from fassst_ros.networks.fassst import FASSST
 from fassst_ros.training.distributed import open_group
 from fassst_ros.training.loop import train
 from fassst_ros.training.options import load_recipe
@@ -85,6 +89,24 @@ def test_a_killed_run_loses_its_last_lines(data_root: Path, tmp_path: Path) -> N
     longer = load_recipe(tmp_path / "recipe.yaml", ["schedule.1.steps=4"])
     train(longer, data_root, tmp_path / "run", workers=0, changed=True, pictures_every=0)
     assert [line["step"] for line in read_log(tmp_path / "run")] == [3, 6, 7]
+
+
+def test_a_signal_in_the_last_step_comes_too_late(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = FASSST.loss
+
+    def terminated(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    monkeypatch.setattr(FASSST, "loss", terminated)
+    recipe = load_recipe(
+        recipe_file(tmp_path, schedule=[{"input_height": 96, "input_width": 96, "steps": 1}])
+    )
+    weights = train(recipe, data_root, tmp_path / "run", workers=0, pictures_every=0)
+    assert load_network(weights)[1].training["steps"] == 1
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["done"] == 1
 
 
 def test_a_foreign_checkpoint_is_refused(data_root: Path, tmp_path: Path) -> None:
