@@ -87,15 +87,13 @@ def _select(
     threshold = card.score_threshold if options.score_threshold < 0 else options.score_threshold
     finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
     asked = np.flatnonzero(finite & (scores >= threshold))
-    finite[asked] = np.isfinite(masks[asked]).all(
-        axis=(1, 2)
-    )  # only these: a hundred are much to read
+    finite[asked] = np.isfinite(masks[asked]).all(axis=(1, 2))  # only these: a hundred are much to read
     if log is not None and not finite.all():
         log(
             f"the network gave numbers that are not finite in {int((~finite).sum())} of {finite.size} slots; "
             "they are dropped. Run it at a higher precision (precision: f32), or export the model again"
         )
-    slots = asked[finite[asked]]
+    slots: NDArray[np.intp] = asked[finite[asked]]
     known = (labels[slots] >= 0) & (labels[slots] < len(card.classes))
     if not known.all():
         bad = int(labels[slots[~known][0]])

@@ -16,6 +16,8 @@ from fassst_ros.export import TOLERANCE, export_model, load_network
 from fassst_ros.networks import NETWORKS, build_network
 from fassst_ros.networks.base import SegmentationNetwork
 from fassst_ros.pipeline import Segmenter
+from fassst_ros.runtimes.half_precision import to_half
+from fassst_ros.runtimes.tensorrt_engine import build_engine
 from fassst_ros.types import Frame
 
 CLASSES = tuple(ClassInfo(i, name, (0, 0, 0)) for i, name in ((1, "red"), (2, "green"), (3, "blue")))
@@ -109,6 +111,14 @@ def test_graph_stays_within_what_the_runtimes_take(exported: Path) -> None:
     assert not operators & {
         *("NonZero", "NonMaxSuppression", "RoiAlign", "Loop", "If", "Scan", "BatchNormalization", "Einsum"),
     }
+
+
+@pytest.mark.parametrize("precision", ["f32", "fp16"])
+def test_graph_becomes_an_engine(exported: Path, precision: str) -> None:
+    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    data = exported.read_bytes()
+    engine = build_engine(rtx, to_half(data) if precision == "fp16" else data, precision, print)
+    assert len(engine) > len(data) * (0.9 if precision == "f32" else 0.45)
 
 
 def test_files_say_what_they_are(network: SegmentationNetwork, exported: Path) -> None:
