@@ -114,7 +114,7 @@ class FASSST(SegmentationNetwork):
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         if set(self.loss_weights) != set(LOSS_WEIGHTS) or not all(w >= 0 for w in self.loss_weights.values()):
             raise ValueError(
-                f"loss_weights are {loss_weights}; expected numbers >= 0 for some of {', '.join(LOSS_WEIGHTS)}"
+                f"loss_weights are {loss_weights}; expected numbers >= 0 for {', '.join(LOSS_WEIGHTS)}"
             )
         self.input_size, self.num_classes = (height, columns), num_classes
         self.slots = grid * grid
