@@ -1,4 +1,4 @@
-"""Start a backbone from published weights: MobileNetV2, YOLOX-nano or ResNet-50."""
+"""Start a network from published weights (MobileNetV2, YOLOX-nano, ResNet-50) or from an earlier run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fassst_ros.card import card_path, load_card
 from fassst_ros.labels import CLASS_LISTS
 from fassst_ros.models import shipped_models
 from fassst_ros.networks.backbones import CspDarknetNano, load_convolutions
@@ -63,7 +64,7 @@ def load_head(iam: LevelSlots, skip: int, path: Path, classes: Sequence[str]) ->
     COCO does not have start anew, a rider as a person. Raises ModelError if the file does not fit.
     """
     names = [c.name for c in CLASS_LISTS["coco"]]
-    rows = [names.index(_COCO_NAME.get(c, c)) if _COCO_NAME.get(c, c) in names else -1 for c in classes]
+    rows = _rows(classes, names)
     own, theirs = torch.tensor([i for i, r in enumerate(rows) if r >= 0]), [r for r in rows if r >= 0]
     try:
         pairs = _from_onnx(path)[skip:]
@@ -96,10 +97,12 @@ def find_initial(name: str, data_root: Path) -> Path:
     return shipped[name]
 
 
-def load_initial(network: nn.Module, path: Path) -> None:
+def load_initial(network: nn.Module, path: Path, classes: Sequence[str]) -> None:
     """Take from a .safetensors every tensor whose name and shape fit, and log what is left out.
 
-    So a head for other classes starts anew on a body that has learnt. Raises ModelError if nothing fits.
+    Where only the number of classes differs, rows are taken class by class, by the names in the card
+    beside the file (a rider as a person). classes: names, in the network's order. So a model for other
+    classes starts with what it knows of them. Raises ModelError if nothing fits.
     """
     try:
         given = _read_safetensors(path)
@@ -109,9 +112,27 @@ def load_initial(network: nn.Module, path: Path) -> None:
     fitting = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise ModelError(f"no tensor of {path} fits the network; it is of another kind")
+    theirs = [c.name for c in load_card(path).classes] if card_path(path).is_file() else []
+    rows = _rows(classes, theirs)
+    for name in set(own) & set(given) - set(fitting):
+        rest = own[name].shape[1:]
+        if own[name].shape == (len(classes), *rest) and given[name].shape == (len(theirs), *rest):
+            fitting[name] = own[name].clone()
+            for i, row in enumerate(rows):
+                if row >= 0:
+                    fitting[name][i] = given[name][row]
     network.load_state_dict(fitting, strict=False)
     missing = sorted(set(own) - set(fitting))
     log.info("%d of %d tensors from %s; new: %s", len(fitting), len(own), path, ", ".join(missing) or "none")
+    fresh = [c for c, row in zip(classes, rows, strict=True) if row < 0]
+    if theirs and fresh:
+        log.info("new classes: %s", ", ".join(fresh))
+
+
+def _rows(classes: Sequence[str], known: Sequence[str]) -> list[int]:
+    """The index in `known` of each class, under COCO's name if not under its own; -1: in neither."""
+    names = (c if c in known else _COCO_NAME.get(c, c) for c in classes)
+    return [known.index(n) if n in known else -1 for n in names]
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -49,11 +49,11 @@ class TrainingState:
         torch.manual_seed(recipe.seed)
         phase = recipe.schedule[0]
         network = build(recipe, phase)
+        names = [c.name for c in CLASS_LISTS[recipe.classes]]
         if recipe.backbone_weights:
-            names = [c.name for c in CLASS_LISTS[recipe.classes]]
             load_published(network, data_root / recipe.backbone_weights, names)
         if recipe.initial_weights:
-            load_initial(network, find_initial(recipe.initial_weights, data_root))
+            load_initial(network, find_initial(recipe.initial_weights, data_root), names)
         weights = network.state_dict()
         return cls._with(recipe, phase, group, weights, weights)
 
