@@ -191,7 +191,10 @@ def _compose(
             if box[2] <= box[0] or box[3] <= box[1]:
                 continue
             mask = masks[len(boxes)]
-            box, visible = draw_mask(shape, place, box, bool((box != full).any()), mask)
+            if shape:
+                box, visible = draw_mask(shape, place, box, bool((box != full).any()), mask)
+            else:  # only the box is known: an empty mask says so
+                visible = float((box[2:] - box[:2]).prod() / (full[2:] - full[:2]).prod())
             if min(box[2] - box[0], box[3] - box[1]) < options.min_size or visible < options.min_visible:
                 mask[:] = 0
                 ignore.append(box)
