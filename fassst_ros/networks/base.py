@@ -24,7 +24,8 @@ class RawOutputs(NamedTuple):
 class Target(TypedDict):
     """Ground truth of one image, in network-input pixels.
 
-    boxes (n, 4) float32 xyxy; labels (n,) int64; masks (n, H/2, W/2) uint8, 255 inside;
+    boxes (n, 4) float32 xyxy; labels (n,) int64; masks (n, H/2, W/2) uint8, 255 inside. Where only the
+    box of an object is known its mask is empty: it trains class and box, never the mask.
     labelled (C,) bool, classes of which every object is labelled; ignore (m, 4) float32 crowd boxes.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,8 +57,8 @@ def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress
             terms, _ = _dense_losses(network, stated, targets, gt_boxes)
             losses["dense"] = network.loss_weights["dense"] * torch.stack(list(terms.values())).sum()
     rois = [
-        _choose_rois(boxes[i], gt_boxes[i], *matches[i], progress, generator)
-        for i, generator in enumerate(generators)
+        _choose_rois(boxes[i], gt_boxes[i], *match, progress, generator)
+        for i, (match, generator) in enumerate(zip(_with_masks(matches, targets), generators, strict=True))
     ]
     losses["mask"] = _mask_loss(network, features.levels, rois, targets, generators)
     return losses
@@ -101,6 +102,16 @@ def _negative_weight(centres: Tensor, target: Target, scale: Tensor) -> Tensor:
         )
         weight = weight * (inside.amin(2) <= 0).all(1, keepdim=True)
     return weight
+
+
+def _with_masks(
+    matches: list[tuple[Tensor, Tensor]], targets: list[Target]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The matches of objects whose mask is known."""
+    known = torch.cat([t["masks"].flatten(1).amax(1) > 0 for t in targets]).cpu()  # one copy from a GPU
+    for (slot, obj), own in zip(matches, known.split([len(t["labels"]) for t in targets]), strict=True):
+        kept = own[obj.cpu()]
+        yield slot[kept], obj[kept]
 
 
 def _choose_rois(

@@ -28,7 +28,7 @@ class Sample:
     """One image with its objects, all coordinates in pixels of that image.
 
     image: (H, W, 3) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 indices into the
-    classes. shapes: n shapes. labelled: (C,) bool, True where every object of the class is
+    classes. shapes: n shapes, () where only the box is known. labelled: (C,) bool, True where every object of the class is
     annotated. ignore: (m, 4) float32 regions that are neither object nor background.
     """
 
@@ -142,6 +142,7 @@ class CocoInstances(SampleSet):
 
     Categories are matched by name. classes: the card's, in order. labelled: names of the classes
     annotated exhaustively, for all images; None: as each image's `labelled_classes` says, else all.
+    An annotation with `box_only` true is an object whose mask is not known: it trains class and box.
     riders: persons on bicycles and motorcycles become class rider, unclear cases are ignored (riders.py);
     riders then count as labelled where persons, bicycles and motorcycles are.
     Raises InputError if the file is unusable as a whole, if no image is left, or for an unknown name,
@@ -240,8 +241,10 @@ class CocoInstances(SampleSet):
             self._ignore(record, annotation, name)
             return
         try:
-            shape = parse_shape(annotation.get("segmentation"), record.size)
-            box, outside = _clip(extent(shape), record.size)
+            shape: Shape = ()
+            if not annotation.get("box_only"):
+                shape = parse_shape(annotation.get("segmentation"), record.size)
+            box, outside = _clip(extent(shape) if shape else _bbox(annotation), record.size)
         except InputError as err:
             self._warn(f"{name}: {err}: its box is ignored")
             self._ignore(record, annotation, name)
@@ -254,10 +257,18 @@ class CocoInstances(SampleSet):
 
     def _ignore(self, record: Record, annotation: Mapping[str, Any], name: str) -> None:
         try:
-            x, y, w, h = (float(v) for v in annotation["bbox"])
-            record.ignore.append(_clip((x, y, x + w, y + h), record.size)[0])
-        except (KeyError, TypeError, ValueError, InputError) as err:
+            record.ignore.append(_clip(_bbox(annotation), record.size)[0])
+        except InputError as err:
             self._warn(f"{name}: no usable bbox ({err}): skipped")
+
+
+def _bbox(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """The `bbox` of an annotation as xyxy. Raises InputError if there is none."""
+    try:
+        x, y, w, h = (float(v) for v in annotation["bbox"])
+    except (KeyError, TypeError, ValueError) as err:
+        raise InputError(f"bbox is malformed ({type(err).__name__}: {err})") from err
+    return x, y, x + w, y + h
 
 
 def extent(shape: Shape) -> tuple[float, float, float, float]:
