@@ -84,10 +84,13 @@ class SegmentationNetwork(nn.Module):
 
 
 class Features(NamedTuple):
-    """E for the instance attention module, and the levels at strides 8, 16 and 32."""
+    """E for the instance attention module, and the levels at strides 8, 16 and 32.
+
+    Where a network looks at the image at half size, too, three levels more: strides 16, 32, 64 of the image.
+    """
 
     raw: Tensor
-    levels: tuple[Tensor, Tensor, Tensor]
+    levels: tuple[Tensor, ...]
 
 
 class Backbone(nn.Module):

@@ -35,20 +35,29 @@ MATCHINGS = ("task_aligned", "hungarian_dense", "hungarian", "cell")
 class PyramidMask(nn.Module):
     """Three mask layers, ROI crops of S, S/2, S/4, RFF (equation 4), tail of 5 conv + 1 deconv."""
 
-    def __init__(self, channels: tuple[int, int, int], width: int, roi_size: int, fusion: bool) -> None:
+    def __init__(
+        self, channels: tuple[int, int, int], width: int, roi_size: int, fusion: bool, scales: int = 1
+    ) -> None:
         super().__init__()
         if roi_size % 4:
             raise ValueError(f"roi_size is {roi_size}; expected a multiple of 4")
         self.roi_size, self.fusion = roi_size, fusion
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.coarse = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels[: 3 * (scales - 1)])
+        for parameter in self.coarse.parameters():  # the layers start as those of one scale, trained or not
+            nn.init.zeros_(parameter)
         self.smooth = nn.ModuleList(ConvNorm(width, width, 3) for _ in channels)
         self.tail = nn.Sequential(*(ConvNorm(width, width, 3) for _ in range(5)))
         self.up = nn.ConvTranspose2d(width, width, 2, 2)
         self.predict = nn.Conv2d(width, 1, 1)
 
-    def layers(self, levels: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    def layers(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
         """The pyramid mask layers, finest first."""
-        sums = [lateral(level) for lateral, level in zip(self.lateral, levels, strict=True)]
+        sums = [lateral(level) for lateral, level in zip(self.lateral, levels[:3], strict=True)]
+        coarse = [lateral(level) for lateral, level in zip(self.coarse, levels[3:], strict=True)]
+        if coarse:  # strides 16, 32, 64
+            sums[1] = sums[1] + coarse[0]
+            sums[2] = sums[2] + coarse[1] + F.interpolate(coarse[2], size=sums[2].shape[2:])
         for i in (1, 0):  # top-down
             sums[i] = sums[i] + F.interpolate(sums[i + 1], size=sums[i].shape[2:])
         return [smooth(x) for smooth, x in zip(self.smooth, sums, strict=True)]
@@ -77,7 +86,9 @@ class FASSST(SegmentationNetwork):
     mobilenet_v2 | resnet50_fpn | cspdarknet_nano. head_depth: 4 | 5 | 6. width: d of the mask branch
     (64 | 128 | 256). roi_size: S; masks are 2S x 2S. fusion: RFF on. matching: task_aligned (slots are
     peaks of the stride-16 map) | hungarian_dense | hungarian | cell (slots are cells of a grid).
-    attention: of GridSlots. nms: matrix | none. loss_weights: those that differ from LOSS_WEIGHTS.
+    attention: of GridSlots. nms: matrix | none. peaks: raw (of E) | levels (of the pyramid).
+    scales: 2 shows the body the image at half size, too, so that it sees large objects whole.
+    loss_weights: those that differ from LOSS_WEIGHTS.
     """
 
     mask_kind, mask_padding = "box", 0.1
@@ -97,12 +108,15 @@ class FASSST(SegmentationNetwork):
         matching: str = "task_aligned",
         nms: str = "matrix",
         peaks: str = "raw",
+        scales: int = 1,
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         height, columns = input_size
-        if height % 32 or columns % 32:
-            raise ValueError(f"input_size is {tuple(input_size)}; expected multiples of 32")
+        if scales not in (1, 2) or (scales == 2 and peaks != "levels"):
+            raise ValueError(f"scales is {scales!r} with peaks {peaks!r}; expected 1, or 2 with peaks levels")
+        if height % (32 * scales) or columns % (32 * scales):
+            raise ValueError(f"input_size is {tuple(input_size)}; expected multiples of {32 * scales}")
         for name, value, known in (
             ("backbone", backbone, tuple(BACKBONES)),
             ("matching", matching, MATCHINGS),
@@ -119,12 +133,12 @@ class FASSST(SegmentationNetwork):
         self.input_size, self.num_classes = (height, columns), num_classes
         self.slots = grid * grid
         self.mask_size = (2 * roi_size, 2 * roi_size)
-        self.matching, self.nms = matching, nms
+        self.matching, self.nms, self.scales = matching, nms, scales
         self.backbone: Backbone = BACKBONES[backbone](head_depth)
         e = (self.backbone.raw_channels, self.backbone.raw_stride)
         self.iam: PeakSlots | LevelSlots | GridSlots
         if matching == "task_aligned" and peaks == "levels":
-            self.iam = LevelSlots(self.backbone.channels, self.input_size, self.slots, num_classes)
+            self.iam = LevelSlots(self.backbone.channels, self.input_size, self.slots, num_classes, scales)
             if backbone == "cspdarknet_nano":  # its published weights include this head
                 self.pretrained = ("backbone.", "iam.")
         elif matching == "task_aligned":
@@ -132,13 +146,18 @@ class FASSST(SegmentationNetwork):
         else:
             dense = matching == "hungarian_dense"
             self.iam = GridSlots(*e, self.input_size, grid, num_classes, attention, dense)
-        self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion)
+        self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion, scales)
         scale = torch.tensor([columns, height] * 2, dtype=torch.float32)
         self.register_buffer("scale", scale, persistent=False)
 
     def features(self, images: Tensor) -> Features:
-        """(B, H, W, 3) uint8 RGB -> the backbone's features."""
-        return self.backbone(images.float().permute(0, 3, 1, 2))  # TensorRT transposes no uint8
+        """(B, H, W, 3) uint8 RGB -> the backbone's features, of both scales if there are two."""
+        x = images.float().permute(0, 3, 1, 2)  # TensorRT transposes no uint8
+        features = self.backbone(x)
+        if self.scales == 1:
+            return features
+        half = self.backbone(F.avg_pool2d(x, 2))
+        return Features(features.raw, (*features.levels, *half.levels))
 
     def dense(self, features: Features) -> Dense:
         """What every position states, where slots are peaks."""

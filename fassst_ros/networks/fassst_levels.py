@@ -64,30 +64,34 @@ class LevelHead(nn.Module):
 class LevelSlots(nn.Module):
     """Every position of three levels states classes and box; the n surest peaks are the slots.
 
-    channels: of the levels at strides 8, 16, 32. size: (H, W) of the input. Supervised one-to-many as
-    PeakSlots. A class probability is the product of the class's and the objectness's.
+    channels: of the levels at strides 8, 16, 32. size: (H, W) of the input. scales: 2 if three levels
+    of the image at half size follow; they share the heads. Supervised one-to-many as PeakSlots.
+    A class probability is the product of the class's and the objectness's.
     """
 
     positions: Tensor
     origins: Tensor
     strides: Tensor
 
-    def __init__(self, channels: Sequence[int], size: tuple[int, int], slots: int, classes: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], size: tuple[int, int], slots: int, classes: int, scales: int = 1
+    ) -> None:
         super().__init__()
         self.slots, self.size = slots, size
         self.heads = nn.ModuleList(LevelHead(c, classes) for c in channels)
-        self.shapes = [(size[0] // s, size[1] // s) for s in STRIDES]
+        strides = [s << scale for scale in range(scales) for s in STRIDES]
+        self.shapes = [(size[0] // s, size[1] // s) for s in strides]
         centres = [cell_centres(*shape) for shape in self.shapes]
         self.register_buffer("positions", torch.cat(centres), persistent=False)
-        steps = [torch.full((r * c, 1), float(s)) for s, (r, c) in zip(STRIDES, self.shapes, strict=True)]
+        steps = [torch.full((r * c, 1), float(s)) for s, (r, c) in zip(strides, self.shapes, strict=True)]
         pixels = torch.tensor([size[1], size[0]], dtype=torch.float32)
         # Boxes are coded as in YOLOX: centre from the cell's corner, in strides; log of the sides.
         self.register_buffer("strides", torch.cat(steps) / pixels, persistent=False)
         self.register_buffer("origins", self.positions - self.strides / 2, persistent=False)
 
-    def forward(self, levels: tuple[Tensor, Tensor, Tensor]) -> Dense:
-        """Levels (B, c, H/s, W/s) -> the statements of all positions, finest level first."""
-        stated = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+    def forward(self, levels: tuple[Tensor, ...]) -> Dense:
+        """Levels (B, c, H/s, W/s) -> the statements of all positions, in the order of the levels."""
+        stated = [self.heads[i % len(STRIDES)](level) for i, level in enumerate(levels)]
         classes, boxes, objects = (
             torch.cat([part.float().flatten(2).transpose(1, 2) for part in parts], 1)
             for parts in zip(*stated, strict=True)

@@ -138,7 +138,7 @@ def _choose_rois(
 
 def _mask_loss(
     network: FASSST,
-    levels: tuple[Tensor, Tensor, Tensor],
+    levels: tuple[Tensor, ...],
     rois: list[tuple[Tensor, Tensor]],
     targets: list[Target],
     generators: list[torch.Generator],
