@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fassst_ros.card import card_path, load_card
+from fassst_ros.card import ModelCard, card_path
 from fassst_ros.labels import CLASS_LISTS
 from fassst_ros.models import shipped_models
 from fassst_ros.networks.backbones import CspDarknetNano, load_convolutions
@@ -104,15 +104,20 @@ def load_initial(network: nn.Module, path: Path, classes: Sequence[str]) -> None
     beside the file (a rider as a person). classes: names, in the network's order. So a model for other
     classes starts with what it knows of them. Raises ModelError if nothing fits.
     """
+    card = card_path(path)
     try:
         given = _read_safetensors(path)
+        theirs = (
+            [c.name for c in ModelCard.from_json(card.read_text("utf-8"), str(card)).classes]
+            if card.is_file()
+            else []
+        )
     except (OSError, ValueError) as err:
         raise ModelError(f"cannot read initial weights {path}: {err}") from err
     own = network.state_dict()
     fitting = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise ModelError(f"no tensor of {path} fits the network; it is of another kind")
-    theirs = [c.name for c in load_card(path).classes] if card_path(path).is_file() else []
     rows = _rows(classes, theirs)
     for name in set(own) & set(given) - set(fitting):
         rest = own[name].shape[1:]
