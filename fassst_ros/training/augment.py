@@ -45,6 +45,11 @@ class AugmentOptions:
     blur: float = setting(0.08, "chance of blur", minimum=0.0, maximum=1.0)
     noise: float = setting(0.08, "chance of sensor noise", minimum=0.0, maximum=1.0)
     jpeg: float = setting(0.08, "chance of JPEG artefacts", minimum=0.0, maximum=1.0)
+    copy_paste: float = setting(
+        0.0, "chance that an image, not a mosaic, gets objects of another", minimum=0.0, maximum=1.0
+    )
+    pasted: int = setting(3, "most objects that an image gets", minimum=1)
+    paste_scale: tuple[float, float] = setting((0.5, 1.25), "size of pasted objects", minimum=0.01)
     min_size: float = setting(
         4.0, "shorter box side below which an object is ignored", unit="px", minimum=0.0
     )

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fassst_ros.networks.base import Target
 from fassst_ros.training.augment import AugmentOptions, TrainingImage, augment
+from fassst_ros.training.copy_paste import copy_paste
 from fassst_ros.training.datasets import Sample, SampleSet
 from fassst_ros.types import ConfigError, InputError
 
@@ -55,7 +56,8 @@ class MixedSamples(Dataset[TrainingImage]):
     """`length` augmented images from number `first` on; number i depends on (seed, i) alone.
 
     datasets: with the same classes. weights: chance of each to be drawn from, any positive scale.
-    out_size: (H, W). The four images of a mosaic come from one set, as sets label different classes.
+    out_size: (H, W). The four images of a mosaic come from one set, as sets label different classes;
+    pasted objects may come from any.
     """
 
     def __init__(
@@ -93,9 +95,16 @@ class MixedSamples(Dataset[TrainingImage]):
 
     def __getitem__(self, index: int) -> TrainingImage:
         rng = np.random.default_rng((self.seed, self.first + index))
-        dataset = self.datasets[int(rng.choice(len(self.datasets), p=self.weights))]
+        dataset = self._choose(rng)
         number = 4 if rng.random() < self.options.mosaic else 1
-        return augment([_draw(dataset, rng) for _ in range(number)], self.out_size, self.options, rng)
+        samples = [_draw(dataset, rng) for _ in range(number)]
+        # No number is drawn where the chance is 0: images of a seed stay what they were.
+        if number == 1 and self.options.copy_paste and rng.random() < self.options.copy_paste:
+            samples = [copy_paste(samples[0], _draw(self._choose(rng), rng), self.options, rng)]
+        return augment(samples, self.out_size, self.options, rng)
+
+    def _choose(self, rng: np.random.Generator) -> SampleSet:
+        return self.datasets[int(rng.choice(len(self.datasets), p=self.weights))]
 
 
 def _draw(dataset: SampleSet, rng: np.random.Generator) -> Sample:
