@@ -25,6 +25,7 @@ COMMANDS = {
     "eval": ("fassst_ros.evaluation.command", "measure mask AP on an annotated dataset"),
     "compare": ("fassst_ros.evaluation.compare", "measure several models on the same images in one run"),
     "train": ("fassst_ros.training.command", "train a network as a recipe says"),
+    "label": ("fassst_ros.training.label", "label training images with a detector's help"),
     "ablate": ("fassst_ros.training.ablate", "train the variants of a study and compare them"),
     "export": ("fassst_ros.export", "export trained weights to ONNX, with a model card"),
 }

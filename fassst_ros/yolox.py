@@ -87,7 +87,7 @@ class YoloxDetector:
         )
         sure = (scores >= score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         found = np.flatnonzero(sure)
-        kept = found[_nms(boxes[found], scores[found], classes[found], nms_iou)]
+        kept = found[nms(boxes[found], scores[found], classes[found], nms_iou)]
         return Boxes(boxes[kept], scores[kept], CATEGORY_IDS[classes[kept]])
 
     def _infer(self, image: UInt8Array, scale: float) -> Float32Array:
@@ -140,10 +140,8 @@ def _grid(side: int) -> tuple[Float32Array, Float32Array]:
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def _nms(
-    boxes: Float32Array, scores: Float32Array, classes: NDArray[np.intp], iou: float
-) -> NDArray[np.intp]:
-    """Indices of the boxes that stay, best score first; boxes of two classes do not meet."""
+def nms(boxes: Float32Array, scores: Float32Array, classes: NDArray[np.intp], iou: float) -> NDArray[np.intp]:
+    """Indices of the boxes (n, 4) xyxy that stay, best score first; boxes of two classes do not meet."""
     if not len(boxes):
         return np.zeros(0, np.intp)
     apart = classes[:, None] * (float(boxes.max()) + 1)  # each class has a plane of its own

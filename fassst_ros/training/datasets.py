@@ -28,8 +28,8 @@ class Sample:
     """One image with its objects, all coordinates in pixels of that image.
 
     image: (H, W, 3) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 indices into the
-    classes. shapes: n shapes, () where only the box is known. labelled: (C,) bool, True where every object of the class is
-    annotated. ignore: (m, 4) float32 regions that are neither object nor background.
+    classes. shapes: n shapes, () where only the box is known. labelled: (C,) bool, True where every
+    object of the class is annotated. ignore: (m, 4) float32 regions that are neither object nor background.
     """
 
     image: UInt8Array
@@ -132,7 +132,7 @@ class SampleSet:
         if names is None:
             return present
         unknown = [n for n in names if n not in self._index]
-        if len(unknown) == len(names):  # a set may label more than the card knows, but not only that
+        if unknown and len(unknown) == len(names):  # a set may label more than the card knows, but not only that
             raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
         return np.logical_and(present, [c.name in names for c in self.classes])
 
@@ -197,7 +197,7 @@ class CocoInstances(SampleSet):
                 path = image_dir / entry["file_name"]
                 names = labelled
                 if names is None and "labelled_classes" in entry:
-                    names = [n.strip() for n in entry["labelled_classes"].split(",")]
+                    names = [n.strip() for n in entry["labelled_classes"].split(",") if n.strip()]
                 names = None if names is None else self._with_rider(names)
                 record = Record(image_id, path, size, self._labelled(names, present))
             except (KeyError, TypeError, ValueError, AttributeError) as err:
