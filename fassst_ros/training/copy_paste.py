@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from fassst_ros.coco_format import Shape
-from fassst_ros.training.augment import AugmentOptions, Placement, draw_mask
+from fassst_ros.training.augment import AugmentOptions
 from fassst_ros.training.datasets import Sample
+from fassst_ros.training.placement import Placement, draw_mask
 from fassst_ros.types import Float32Array, RoiMask, UInt8Array
 
 #: Objects stand at y = horizon + _STANCE * own height, in pixels. Fitted within the images of coco_street:
 #: 1.0 (person, bicycle) to 1.3 (motorcycle, bus). It predicts the bottom edge to 3 % of the image height
 #: (median), where a fixed horizon leaves 16 % and the object's place in its own image 20 %.
 _STANCE = 1.1
-_HORIZON = 0.42  # of the image height, where no object tells; median of coco_street
 _BORDER = 2.0  # px: a box that comes nearer to its image's border counts as cut there
 _WHOLE = 0.9  # of an object's area that is in one piece; less: something in front splits it
 _OVERLAP = 0.1  # of the smaller box: objects that overlap more are pasted together (rider and bicycle)
@@ -134,7 +134,8 @@ def _place(
     """A place for a group of objects, or None if none was found.
 
     Objects keep their size relative to the longer image side, jittered. One that is cut by its image's border
-    is cut by the same (or the mirrored) border again. None goes in front of one that stands nearer.
+    is cut by the same (or the mirrored) border again. None goes in front of one that stands nearer. Without
+    an object to compare with there is no place: such images are often no street at all.
     """
     (height, width), (donor_h, donor_w) = sample.image.shape[:2], donor.image.shape[:2]
     low, high = donor.boxes[members, :2].min(0), donor.boxes[members, 2:].max(0)
@@ -144,19 +145,24 @@ def _place(
         return None
     tallest = members[np.argmax(donor.boxes[members, 3] - donor.boxes[members, 1])]
     horizon = _horizon(sample, int(donor.labels[tallest]))
+    if horizon is None:
+        return None
     others = np.concatenate([sample.boxes, sample.ignore])
     mirrored = bool(rng.random() < options.flip)
     for _ in range(_ATTEMPTS):
         spread = float(np.exp(rng.uniform(*np.log(options.paste_scale))))
         factor = max(height, width) / max(donor_h, donor_w) * spread
         size = factor * (high - low)
-        stands = height if bottom else horizon + _STANCE * size[1]
+        stands = horizon + _STANCE * size[1]
+        if (stands > height) != bool(bottom):
+            continue
+        stands = min(stands, height)
         share = rng.random()
         if left or right:
             share = 1.0 if bool(left) == mirrored else 0.0
         x = share * (width - size[0])
         box = np.array([x, stands - size[1], x + size[0], stands], np.float32)
-        if box.min() < 0 or stands > height or size.min() < _SMALLEST:
+        if box.min() < 0 or size.min() < _SMALLEST:
             continue
         if not _shared(box[None], others[others[:, 3] > stands]).any():
             scale_x = -factor if mirrored else factor
@@ -166,14 +172,16 @@ def _place(
     return None
 
 
-def _horizon(sample: Sample, label: int) -> float:
-    """Where objects of no height would stand, in pixels from the top; objects of the class know best."""
-    height = sample.image.shape[0]
+def _horizon(sample: Sample, label: int) -> float | None:
+    """Where objects of no height would stand, in pixels from the top; None where no object tells.
+
+    Objects of the same class tell best, by half of the error.
+    """
     top, bottom = sample.boxes[:, 1], sample.boxes[:, 3]
-    whole = (top >= _BORDER) & (bottom <= height - _BORDER)
+    whole = (top >= _BORDER) & (bottom <= sample.image.shape[0] - _BORDER)
     alike = whole & (sample.labels == label)
     known = alike if alike.any() else whole
-    return float(np.median((bottom - _STANCE * (bottom - top))[known])) if known.any() else _HORIZON * height
+    return float(np.median((bottom - _STANCE * (bottom - top))[known])) if known.any() else None
 
 
 def _coverage(shape: Shape, place: Placement, box: Float32Array, size: tuple[int, int]) -> UInt8Array:

@@ -12,9 +12,10 @@ import torch
 from coco_files import CLASSES, image_entry, rectangle_annotation, write_coco
 from pycocotools import mask as oracle
 
-from fassst_ros.training.augment import AugmentOptions, Placement, TrainingImage, augment, draw_mask, stretch
+from fassst_ros.training.augment import AugmentOptions, TrainingImage, augment, stretch
 from fassst_ros.training.datasets import CocoInstances, Sample
 from fassst_ros.training.loader import Batch, MixedSamples, make_loader
+from fassst_ros.training.placement import Placement, draw_mask
 from fassst_ros.types import ConfigError, InputError, RoiMask
 
 GEOMETRY_ONLY = AugmentOptions(hue=0, saturation=0, value=0, grey=0, blur=0, noise=0, jpeg=0)
