@@ -198,6 +198,9 @@ def test_wrong_arguments_are_named() -> None:
         ({"grid": 9, "matching": "hungarian"}, "cannot be pooled"),
         ({"matching": "nearest"}, "hungarian"),
         ({"peaks": "far"}, "levels"),
+        ({"scales": 2}, "peaks levels"),
+        ({"scales": 3, "peaks": "levels"}, "expected 1, or 2"),
+        ({"scales": 2, "peaks": "levels", "input_size": (96, 128)}, "multiples of 64"),
     ):
         with pytest.raises(ValueError, match=words):
             FASSST(**{**SMALL, **change})

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scenes import scene
+from torch.nn import functional
 
 from fassst_ros.labels import CLASS_LISTS, STREET
 from fassst_ros.networks import build_network
@@ -21,10 +23,15 @@ NAMES = [c.name for c in STREET]
 needs_weights = pytest.mark.skipif(not YOLOX.is_file(), reason="../shared/weights is not here")
 
 
-def make(size: int = 128, classes: int = 7) -> FASSST:
+def make(size: int = 128, classes: int = 7, scales: int = 1) -> FASSST:
     torch.manual_seed(0)
     network = build_network(
-        "fassst", num_classes=classes, backbone="cspdarknet_nano", input_size=(size, size), peaks="levels"
+        "fassst",
+        num_classes=classes,
+        backbone="cspdarknet_nano",
+        input_size=(size, size),
+        peaks="levels",
+        scales=scales,
     )
     assert isinstance(network, FASSST)
     assert isinstance(network.iam, LevelSlots)
@@ -62,6 +69,50 @@ def test_slots_are_the_surest_peaks_of_all_levels() -> None:
     torch.testing.assert_close(scores[0, :3], expected)
     assert labels[0, :3].tolist() == [1, 0, 0]
     torch.testing.assert_close(chosen[0, :3], boxes[0, [265, 17, 325]])
+
+
+def test_two_scales_state_what_one_states_of_the_image_and_of_its_half() -> None:
+    both, full, half = make(scales=2).eval(), make().eval(), make(64).eval()
+    for one in (full, half):
+        one.load_state_dict({n: t for n, t in both.state_dict().items() if "coarse" not in n})
+    image = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8)
+    # Pairs of equal pixels: the half is exact in uint8.
+    image = image[:, ::2, ::2].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    with torch.no_grad():
+        features = both.features(image)
+        dense = both.dense(features)
+        parts = [full.dense(full.features(image)), half.dense(half.features(image[:, ::2, ::2]))]
+        layers = both.pyramid.layers(features.levels), full.pyramid.layers(features.levels[:3])
+    torch.testing.assert_close(dense.logits, torch.cat([p.logits for p in parts], 1))
+    torch.testing.assert_close(dense.boxes, torch.cat([p.boxes for p in parts], 1))
+    assert len(both.iam.positions) == dense.boxes.shape[1] == 336 + 84  # type: ignore[arg-type]
+    for one, other in zip(*layers, strict=True):  # untrained, the second scale adds nothing to the masks
+        torch.testing.assert_close(one, other)
+
+
+def test_masks_read_both_scales() -> None:
+    network = make(scales=2).eval()
+    levels = network.features(torch.zeros(1, 128, 128, 3, dtype=torch.uint8)).levels
+    before = network.pyramid.layers(levels)
+    torch.nn.init.normal_(network.pyramid.coarse[2].bias)  # type: ignore[arg-type]
+    changed = [not torch.equal(a, b) for a, b in zip(before, network.pyramid.layers(levels), strict=True)]
+    assert changed == [True] * 3  # stride 64 reaches all layers
+
+
+def test_two_scales_train_together() -> None:
+    torch.manual_seed(0)
+    network = build_network(
+        "fassst", num_classes=3, input_size=(128, 192), peaks="levels", scales=2, width=16, roi_size=8
+    )
+    images, targets = scene()
+    images = functional.pad(images, (0, 0, 0, 32))  # 160 pixels wide
+    for target in targets:
+        target["masks"] = functional.pad(target["masks"], (0, 16))
+    losses = network.loss(images, targets, 0.5)
+    torch.stack(list(losses.values())).sum().backward()
+    unused = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all(".locate." in n for n in unused)  # two objects may have no position on a level
+    assert network.eval()(images).masks.shape == (2, network.slots, *network.mask_size)
 
 
 def test_the_head_learns_at_the_rate_of_the_backbone() -> None:
