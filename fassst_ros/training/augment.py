@@ -2,8 +2,7 @@
 
 The deployed pipeline stretches every camera image to the network input, so that objects of a
 2:1 camera arrive half as wide as they are. Augmentation therefore draws the distortion (width to
-height) itself, whatever the aspect of the training image. Polygons are placed as points and
-filled only then: masks stay sharp at every scale.
+height) itself, whatever the aspect of the training image.
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ class AugmentOptions:
 
     scale: of the image relative to filling the output; mosaic_scale: relative to its tile.
     aspect: width to height distortion of objects; 0.5 is a 2:1 camera on a square input, 1.33 a
-    3:4 one. hue: degrees, saturation and value: relative. min_size: pixels of the shorter box side;
-    min_visible: of the object's area; below either it is ignored instead of learnt.
+    3:4 one. hue: degrees, saturation and value: relative. paste_scale: of pasted objects, relative to
+    the images' longer sides (copy_paste.py). min_size: pixels of the shorter box side; min_visible: of
+    the object's area; below either it is ignored instead of learnt.
     """
 
     scale: tuple[float, float] = setting((0.7, 2.0), "size of the image", minimum=0.01)

@@ -28,7 +28,7 @@ _STANCE = 1.1
 _BORDER = 2.0  # px: a box that comes nearer to its image's border counts as cut there
 _WHOLE = 0.9  # of an object's area that is in one piece; less: something in front splits it
 _OVERLAP = 0.1  # of the smaller box: objects that overlap more are pasted together (rider and bicycle)
-_SMALLEST = 16.0  # px of the shorter box side: below, a cut-out is more outline than object
+_SMALLEST = 24.0  # px of the donor, shorter box side: below, a cut-out is more outline than object
 _ATTEMPTS = 8  # places for an object that would cover nearer ones, before it is left out
 _SOFTNESS = 0.8  # px, sigma of the blended outline
 _HALF = 0.5  # of a box without a mask that must stay visible: how much of the object is, nobody knows
@@ -141,7 +141,7 @@ def _place(
     low, high = donor.boxes[members, :2].min(0), donor.boxes[members, 2:].max(0)
     left, top = low < _BORDER
     right, bottom = high > (donor_w - _BORDER, donor_h - _BORDER)
-    if top or (left and right):
+    if top or (left and right) or (high - low).min() < _SMALLEST:
         return None
     tallest = members[np.argmax(donor.boxes[members, 3] - donor.boxes[members, 1])]
     horizon = _horizon(sample, int(donor.labels[tallest]))
@@ -153,18 +153,16 @@ def _place(
         spread = float(np.exp(rng.uniform(*np.log(options.paste_scale))))
         factor = max(height, width) / max(donor_h, donor_w) * spread
         size = factor * (high - low)
-        stands = horizon + _STANCE * size[1]
+        stands = np.round(horizon + _STANCE * size[1])
         if (stands > height) != bool(bottom):
             continue
         stands = min(stands, height)
-        share = rng.random()
+        room = width - size[0]
+        x = np.floor(rng.random() * room)
         if left or right:
-            share = 1.0 if bool(left) == mirrored else 0.0
-        x = share * (width - size[0])
+            x = room if bool(left) == mirrored else 0.0
         box = np.array([x, stands - size[1], x + size[0], stands], np.float32)
-        if box.min() < 0 or size.min() < _SMALLEST:
-            continue
-        if not _shared(box[None], others[others[:, 3] > stands]).any():
+        if box.min() >= 0 and not _shared(box[None], others[others[:, 3] > stands]).any():
             scale_x = -factor if mirrored else factor
             start_x = x - scale_x * (high[0] if mirrored else low[0])
             offset = (float(start_x), float(stands - factor * high[1]))

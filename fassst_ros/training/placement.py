@@ -1,4 +1,7 @@
-"""Where an image goes in another, with its points, boxes and masks."""
+"""Where an image goes in another, with its points, boxes and masks.
+
+Polygons are placed as points and filled only then: masks stay sharp at every scale.
+"""
 
 from __future__ import annotations
 
