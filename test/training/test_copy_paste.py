@@ -173,6 +173,7 @@ def test_cuts_lie_at_the_border_again(flip: float) -> None:
     assert bottom.tolist()[1::2] == [60, 200]
     # Cut at 80 px, it would stand at 148: nobody of that size is cut by this border.
     assert paste(street, sample_of([(130, 120, 170, 200)], 200), options) is street
+    assert paste(street, sample_of([(130, 20, 170, 200)], 200), options) is street  # a giant's head
     assert paste(street, sample_of([(130, 0, 170, 100)], 200), options) is street  # cut at the top
     assert paste(street, sample_of([(0, 40, 320, 140)], 200), options) is street  # on both sides
 
