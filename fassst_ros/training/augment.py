@@ -48,7 +48,7 @@ class AugmentOptions:
     copy_paste: float = setting(
         0.0, "chance that an image, not a mosaic, gets objects of another", minimum=0.0, maximum=1.0
     )
-    pasted: int = setting(3, "most objects that an image gets", minimum=1)
+    pasted: int = setting(3, "most objects that an image gets", minimum=1, maximum=100)
     paste_scale: tuple[float, float] = setting((0.5, 1.25), "size of pasted objects", minimum=0.01)
     min_size: float = setting(
         4.0, "shorter box side below which an object is ignored", unit="px", minimum=0.0

@@ -247,6 +247,9 @@ def _visible(sample: Sample, objects: list[_Layered], front: UInt8Array, options
         else:
             bits = np.ones(hidden.shape, np.bool_)
             least = max(_HALF, options.min_visible)
+        if not (bits & hidden).any():  # a polygon that loses nothing stays one
+            kept.append(item)
+            continue
         seen = bits & ~hidden
         rest = _roi_mask(seen, x0, y0)
         if rest is None:
