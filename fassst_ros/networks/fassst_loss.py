@@ -109,7 +109,8 @@ def _with_masks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The matches of objects whose mask is known."""
     known = torch.cat([t["masks"].flatten(1).amax(1) > 0 for t in targets]).cpu()  # one copy from a GPU
-    for (slot, obj), own in zip(matches, known.split([len(t["labels"]) for t in targets]), strict=True):
+    by_image = torch.split(known, [len(t["labels"]) for t in targets])
+    for (slot, obj), own in zip(matches, by_image, strict=True):
         kept = own[obj.cpu()]
         yield slot[kept], obj[kept]
 
