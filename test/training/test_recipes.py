@@ -12,15 +12,19 @@ from tiny_run import recipe_file
 from fassst_ros.training.augment import AugmentOptions
 from fassst_ros.training.options import Optimisation, build_recipe, load_recipe
 from fassst_ros.training.recipes import as_mapping, differences
-from fassst_ros.training.state import rate_factor
+from fassst_ros.training.state import build, rate_factor
 from fassst_ros.types import ConfigError
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 
-@pytest.mark.parametrize("path", ["train_street.yaml", "ablations/street.yaml"])
-def test_shipped_recipes_are_valid_and_survive_their_resolved_form(path: str) -> None:
-    recipe = load_recipe(CONFIG / path)
+RECIPES = sorted([*CONFIG.glob("train_*.yaml"), *CONFIG.glob("compare/*"), *CONFIG.glob("ablations/*")])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_shipped_recipes_are_valid_and_survive_their_resolved_form(path: Path) -> None:
+    recipe = load_recipe(path)
+    build(recipe, recipe.schedule[0])
     text = yaml.safe_dump(as_mapping(recipe))
     assert build_recipe(yaml.safe_load(text), "resolved") == recipe
 
