@@ -132,7 +132,9 @@ class SampleSet:
         if names is None:
             return present
         unknown = [n for n in names if n not in self._index]
-        if unknown and len(unknown) == len(names):  # a set may label more than the card knows, but not only that
+        if unknown and len(unknown) == len(
+            names
+        ):  # a set may label more than the card knows, but not only that
             raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
         return np.logical_and(present, [c.name in names for c in self.classes])
 

@@ -16,8 +16,11 @@ from fassst_ros.yolox import Boxes, YoloxDetector, nms
 TILES = (1.0, 0.66)
 _STEP = 0.6  # from tile to tile at most, in sides
 _EDGE = 3.0  # pixels from a tile's inner edge within which a box is taken for a cut-off object
+_LONGEST = 0.35  # of a tile's side; longer boxes in it are mostly parts of what the whole image shows better
 _NMS_IOU = 0.6
-#: Categories of COCO that a detector confuses: of overlapping boxes of one group only the best stays.
+_PART = 0.85  # a box of which so much lies in another, with the same foot, is a part of that object
+_FOOT = 0.1  # how far two feet differ at most to be the same, in heights of the taller box
+#: Categories of COCO that a detector takes for each other; boxes of one group compete for an object.
 GROUPS = ((3, 6, 7, 8), (2, 4))
 
 
@@ -36,7 +39,7 @@ class Teacher:
         for x, y, side in tiles(size, self._tiles):
             tile = np.ascontiguousarray(image_rgb[y : y + side, x : x + side])
             found.append(_whole(self._detector.detect(tile, score_threshold), x, y, side, size))
-        return _merge(found)
+        return without_parts(_merge(found))
 
 
 def tiles(size: tuple[int, int], shares: Sequence[float]) -> Iterator[tuple[int, int, int]]:
@@ -54,28 +57,52 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _whole(boxes: Boxes, x: int, y: int, side: int, size: tuple[int, int]) -> Boxes:
-    """The boxes of a tile in pixels of the image, without those that the tile may have cut."""
+    """The small boxes of a tile in pixels of the image, without those that the tile may have cut."""
     moved: Float32Array = boxes.boxes + np.array([x, y, x, y], np.float32)
-    low = [-1.0 if start == 0 else start + _EDGE for start in (x, y)]
-    high = [
-        end + 1.0 if start + side >= end else start + side - _EDGE
-        for start, end in zip((x, y), size[::-1], strict=True)
-    ]
-    kept = ((moved[:, :2] > low) & (moved[:, 2:] < high)).all(axis=1)
-    return Boxes(moved[kept], boxes.scores[kept], boxes.category_ids[kept])
+    height, width = size
+    kept = (boxes.boxes[:, 2:] - boxes.boxes[:, :2] <= _LONGEST * side).all(axis=1)
+    for axis, (start, length) in enumerate(((x, width), (y, height))):
+        if start > 0:
+            kept &= moved[:, axis] > start + _EDGE
+        if start + side < length:
+            kept &= moved[:, axis + 2] < start + side - _EDGE
+    return choose(Boxes(moved, boxes.scores, boxes.category_ids), kept)
 
 
 def _merge(found: Sequence[Boxes]) -> Boxes:
-    boxes = np.concatenate([f.boxes for f in found])
-    scores = np.concatenate([f.scores for f in found])
-    ids = np.concatenate([f.category_ids for f in found])
-    kept = nms(boxes, scores, group_of(ids), _NMS_IOU)
-    return Boxes(boxes[kept], scores[kept], ids[kept])
+    boxes = Boxes(
+        np.concatenate([f.boxes for f in found]),
+        np.concatenate([f.scores for f in found]),
+        np.concatenate([f.category_ids for f in found]),
+    )
+    return choose(boxes, nms(boxes.boxes, boxes.scores, group_of(boxes.category_ids), _NMS_IOU))
 
 
-def group_of(category_ids: NDArray[np.integer]) -> NDArray[np.intp]:
+def without_parts(found: Boxes) -> Boxes:
+    """Without boxes of a part of an object, or around two: of box and part the better score stays."""
+    x0, y0, x1, y1 = found.boxes.T
+    areas = (x1 - x0) * (y1 - y0)
+    groups = group_of(found.category_ids)
+    kept: list[int] = []
+    for i in range(len(found)):
+        j = np.array(kept, np.intp)
+        across = np.minimum(x1[i], x1[j]) - np.maximum(x0[i], x0[j])
+        down = np.minimum(y1[i], y1[j]) - np.maximum(y0[i], y0[j])
+        inside = across.clip(0) * down.clip(0) > _PART * np.minimum(areas[i], areas[j])
+        foot = np.abs(y1[i] - y1[j]) < _FOOT * np.maximum(y1[i] - y0[i], y1[j] - y0[j])
+        if not (inside & foot & (groups[i] == groups[j])).any():
+            kept.append(i)
+    return choose(found, np.array(kept, np.intp))
+
+
+def choose(boxes: Boxes, which: NDArray[np.intp] | NDArray[np.bool_]) -> Boxes:
+    """Some of the boxes, in the order of the indices."""
+    return Boxes(boxes.boxes[which], boxes.scores[which], boxes.category_ids[which])
+
+
+def group_of(category_ids: NDArray[np.int32]) -> NDArray[np.intp]:
     """The first category of each one's group; of a category without a group itself."""
-    groups = np.array(category_ids, np.intp)
+    groups = category_ids.astype(np.intp)
     for group in GROUPS:
         groups[np.isin(groups, group)] = group[0]
     return groups
