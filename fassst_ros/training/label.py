@@ -94,11 +94,13 @@ def run(args: argparse.Namespace) -> int:
         teacher = Teacher(detector, args.tiles)
         if args.kind == "check":
             return check(args, teacher)
-        detections = Detections(teacher, args)
+        detections, done = Detections(teacher, args), False
         try:
             status = (label_camvid if args.kind == "camvid" else fill)(args, detections)
+            done = True
         except KeyboardInterrupt:
             say(f"the same command goes on from here, by {detections.path}")
             raise
-        detections.finish()
+        finally:
+            detections.close(done)
         return status

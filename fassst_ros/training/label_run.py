@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Detections:
     """A teacher whose boxes are written down while it works, so that an interrupted run can go on.
 
-    They are taken up only by a run of the same teacher, threshold and tiles. `finish` removes the file.
+    They are taken up only by a run of the same teacher, threshold and tiles.
     """
 
     def __init__(self, teacher: Teacher, args: argparse.Namespace) -> None:
@@ -34,14 +34,15 @@ class Detections:
         self.path: Path = args.out.with_name(args.out.name + ".boxes")
         head = {key: value for key, value in provenance(args).items() if key != "command"}
         self._known = _read_boxes(self.path, head)
-        try:
-            self._file = self.path.open("a" if self._known else "w", encoding="utf-8")
-        except OSError as err:
-            raise ConfigError(f"cannot write {self.path}: {err.strerror or err}") from err
         if self._known:
             say(f"goes on: {len(self._known)} images are done, by {self.path}")
-        else:
-            self._write(head)
+        try:
+            self._file = self.path.open("w", encoding="utf-8")
+        except OSError as err:
+            raise ConfigError(f"cannot write {self.path}: {err.strerror or err}") from err
+        self._write(head)
+        for name, rows in self._known.items():
+            self._write({"image": name, "boxes": rows})
 
     def detect(self, name: str, image_rgb: UInt8Array) -> Boxes:
         """The teacher's boxes in an image; `name`: what tells it from the others."""
@@ -50,18 +51,20 @@ class Detections:
             table = np.array(rows, np.float32).reshape(-1, 6)
             return Boxes(table[:, :4], table[:, 4], table[:, 5].astype(np.int32))
         found = self._teacher.detect(image_rgb, self._threshold)
-        table = np.column_stack([found.boxes, found.scores, found.category_ids])
-        self._write({"image": name, "boxes": table.tolist()})
+        rows = np.column_stack([found.boxes, found.scores, found.category_ids]).tolist()
+        self._known[name] = rows
+        self._write({"image": name, "boxes": rows})
         return found
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
-    def finish(self) -> None:
-        """The run's own file is written: these boxes are no longer needed."""
+    def close(self, done: bool) -> None:
+        """done: the run has written its own file, so that these boxes are no longer needed."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        if done or not self._known:
+            self.path.unlink(missing_ok=True)
 
 
 def _read_boxes(path: Path, head: dict[str, Any]) -> dict[str, list[list[float]]]:

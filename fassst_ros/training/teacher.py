@@ -60,7 +60,7 @@ def _whole(boxes: Boxes, x: int, y: int, side: int, size: tuple[int, int]) -> Bo
     """The small boxes of a tile in pixels of the image, without those that the tile may have cut."""
     moved: Float32Array = boxes.boxes + np.array([x, y, x, y], np.float32)
     height, width = size
-    kept = (boxes.boxes[:, 2:] - boxes.boxes[:, :2] <= _LONGEST * side).all(axis=1)
+    kept: NDArray[np.bool_] = np.max(moved[:, 2:] - moved[:, :2], axis=1, initial=0) <= _LONGEST * side
     for axis, (start, length) in enumerate(((x, width), (y, height))):
         if start > 0:
             kept &= moved[:, axis] > start + _EDGE

@@ -136,6 +136,41 @@ def test_crowd_regions_are_not_taught_as_background(matching: str) -> None:
     assert class_gradient(matching, ignore=torch.tensor([[-50.0, -50.0, 300.0, 300.0]]))[1] == 0
 
 
+def losses_with(matching: str, progress: float, **changes: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A network, and its losses on the scene; `changes` go to the targets."""
+    torch.manual_seed(0)
+    network = build_network("fassst", **SMALL, matching=matching)
+    images, targets = scene()
+    for target in targets:
+        target.update(changes)  # type: ignore[typeddict-item]
+    return network, network.loss(images, targets, progress)
+
+
+@pytest.mark.parametrize("matching", ["task_aligned", "hungarian"])
+def test_an_object_without_a_mask_trains_class_and_box_only(matching: str) -> None:
+    network, losses = losses_with(matching, 0.0, masks=torch.zeros(2, 64, 80, dtype=torch.uint8))
+    assert losses["mask"].item() == 0
+    assert losses["class"].item() > 0
+    assert losses["box"].item() > 0
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [p.grad for p in network.pyramid.parameters()]
+    assert all(g is None or not g.any() for g in gradients)
+    assert network.iam.answer.bias.grad.any()
+
+
+@pytest.mark.parametrize("matching", ["task_aligned", "hungarian"])
+def test_an_object_without_a_mask_leaves_the_masks_of_others_alone(matching: str) -> None:
+    _, targets = scene()
+    masks = targets[0]["masks"].clone()
+    masks[1] = 0
+    _, unknown = losses_with(matching, 0.0, masks=masks)
+    first = {"boxes": targets[0]["boxes"][:1], "labels": targets[0]["labels"][:1], "masks": masks[:1]}
+    _, alone = losses_with(matching, 0.0, **first)
+    assert unknown["mask"].item() > 0
+    torch.testing.assert_close(unknown["mask"], alone["mask"])
+    assert not torch.allclose(unknown["box"], alone["box"])
+
+
 def test_slots_are_the_surest_peaks() -> None:
     network = build_network("fassst", **SMALL)
     assert isinstance(network.iam, PeakSlots)  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from coco_files import CATEGORIES, CLASSES, image_entry, rectangle, rectangle_an
 from pycocotools import mask as oracle
 
 from fassst_ros.coco_format import decode_rle
+from fassst_ros.training.augment import AugmentOptions, augment, stretch
 from fassst_ros.training.datasets import CocoInstances
 from fassst_ros.types import InputError, RoiMask
 
@@ -133,6 +134,52 @@ def test_defective_annotation_is_named_and_never_trained_on(
     assert len(dataset[0].ignore) == int(ignored)
     with pytest.raises(AssertionError, match=warning):
         raise AssertionError(" | ".join(dataset.warnings))
+
+
+def test_object_of_which_only_the_box_is_known_is_an_object(tmp_path: Path) -> None:
+    box_only = {"image_id": 7, "category_id": 3, "bbox": [60, 10, 30, 20], "area": 600, "box_only": True}
+    dataset = one_image(tmp_path, [rectangle_annotation(7, 1, 10, 10, 30, 40), box_only])
+    sample = dataset[0]
+    assert sample.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(sample.boxes[1], [60, 10, 80, 30])
+    assert sample.shapes[1] == ()
+    assert len(sample.ignore) == 0
+    assert "leaves the image by 10 px" in dataset.warnings[0]
+    whole = stretch(sample, (120, 160))
+    np.testing.assert_array_equal(whole.boxes, [[20, 20, 60, 80], [120, 20, 160, 60]])
+    assert whole.masks[0].any()
+    assert not whole.masks[1].any()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_box_without_a_mask_moves_with_the_image(tmp_path: Path, seed: int) -> None:
+    same = {"image_id": 7, "category_id": 1, "bbox": [15, 10, 40, 30], "area": 1200}
+    pictures = []
+    for number, more in enumerate(({"box_only": True}, {"segmentation": [rectangle(15, 10, 55, 40)]})):
+        (folder := tmp_path / str(number)).mkdir()
+        sample = one_image(folder, [{**same, **more}])[0]
+        pictures.append(augment([sample], (128, 128), AugmentOptions(), np.random.default_rng(seed)))
+    box_only, with_mask = pictures
+    np.testing.assert_array_equal(box_only.image, with_mask.image)
+    assert len(box_only.labels) == len(with_mask.labels)
+    np.testing.assert_allclose(box_only.boxes, with_mask.boxes, atol=1)
+    np.testing.assert_allclose(box_only.ignore, with_mask.ignore, atol=1)
+    assert not box_only.masks.any()
+
+
+@pytest.mark.parametrize("bbox", [[1, 2], None, [200, 200, 5, 5], [10, 10, 0, 5]])
+def test_box_only_object_without_a_usable_box_is_left_out(tmp_path: Path, bbox: Any) -> None:
+    defective = {"image_id": 7, "category_id": 3, "bbox": bbox, "box_only": True}
+    dataset = one_image(tmp_path, [rectangle_annotation(7, 1, 10, 10, 30, 40), defective])
+    assert dataset[0].labels.tolist() == [0]
+    assert len(dataset[0].ignore) == 0
+    assert "no usable bbox" in dataset.warnings[-1]
+
+
+def test_no_class_at_all_may_be_labelled_in_an_image(tmp_path: Path) -> None:
+    dataset = one_image(tmp_path, [rectangle_annotation(7, 1, 10, 10, 30, 40)], labelled_classes="")
+    assert dataset[0].labelled.tolist() == [False, False]
+    assert dataset[0].labels.tolist() == [0]
 
 
 def test_object_that_leaves_the_image_is_clipped_and_named(tmp_path: Path) -> None:
