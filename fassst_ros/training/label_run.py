@@ -57,8 +57,11 @@ class Detections:
         return found
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as err:
+            raise ConfigError(f"cannot write {self.path}: {err.strerror or err}") from err
 
     def close(self, done: bool) -> None:
         """done: the run has written its own file, so that these boxes are no longer needed."""
