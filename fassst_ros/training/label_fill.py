@@ -124,13 +124,13 @@ def _labelled_images(raw: Mapping[str, Any], names: Mapping[Any, str], path: Pat
             raise InputError(f"{path}: image entry {entry.get('id')!r} lacks id, file_name, height or width")
         try:
             objects = _objects(by_image.get(entry["id"], ()), names)
-        except (KeyError, TypeError, ValueError) as err:
+            listed = entry["labelled_classes"].split(",") if "labelled_classes" in entry else names.values()
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise InputError(
-                f"{path}: image {entry['id']} has an annotation without a usable bbox ({err}); expected "
-                "x, y, width, height"
+                f"{path}: image {entry['id']} has labelled_classes that are no text, or an annotation without "
+                f"a bbox of x, y, width, height ({type(err).__name__}: {err})"
             ) from err
-        classes = {n.strip() for n in entry.get("labelled_classes", ",".join(names.values())).split(",")}
-        images.append(Labelled(entry, objects, classes))
+        images.append(Labelled(entry, objects, {name.strip() for name in listed}))
     if not images:
         raise InputError(f"{path}: no images")
     return images

@@ -210,7 +210,12 @@ def test_broken_images_are_named_and_left_out(
         (
             [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}],
             [{"image_id": 1, "category_id": 1}],
-            "bbox",
+            "KeyError: 'bbox'",
+        ),
+        (
+            [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4, "labelled_classes": ["car"]}],
+            [],
+            "labelled_classes that are no text",
         ),
     ],
 )
