@@ -127,8 +127,8 @@ def _labelled_images(raw: Mapping[str, Any], names: Mapping[Any, str], path: Pat
             listed = entry["labelled_classes"].split(",") if "labelled_classes" in entry else names.values()
         except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise InputError(
-                f"{path}: image {entry['id']} has labelled_classes that are no text, or an annotation without "
-                f"a bbox of x, y, width, height ({type(err).__name__}: {err})"
+                f"{path}: image {entry['id']} has labelled_classes that are no text, or an annotation "
+                f"without a bbox of x, y, width, height ({type(err).__name__}: {err})"
             ) from err
         images.append(Labelled(entry, objects, {name.strip() for name in listed}))
     if not images:
