@@ -128,13 +128,21 @@ def _ground_truth(
 def _object(
     annotation: Mapping[str, Any], class_id: int, number: int, image: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A checked copy of an annotation; numbers start at 1, for COCO's code takes 0 for "no match"."""
+    """A checked copy of an annotation; numbers start at 1, for COCO's code takes 0 for "no match".
+
+    An object of which only the box is known counts as a crowd that fills it: nobody can tell a right mask.
+    """
+    box_only = bool(annotation.get("box_only"))
     try:
-        parse_shape(annotation.get("segmentation"), (image["height"], image["width"]))
         box = [float(v) for v in annotation["bbox"]]
+        if len(box) != 4:
+            raise ValueError(f"bbox {box} does not hold 4 numbers")
+        x, y, w, h = box
+        shape = [[x, y, x + w, y, x + w, y + h, x, y + h]] if box_only else annotation.get("segmentation")
+        parse_shape(shape, (image["height"], image["width"]))
         area = float(annotation["area"])
-        if len(box) != 4 or not np.isfinite([*box, area]).all():
-            raise ValueError(f"bbox {box} and area {area} are not 5 finite numbers")
+        if not np.isfinite([*box, area]).all():
+            raise ValueError(f"bbox {box} and area {area} are not finite")
     except (InputError, KeyError, TypeError, ValueError) as err:
         raise InputError(
             f"annotation {annotation.get('id')!r} of image {image['id']} cannot be compared with: "
@@ -144,10 +152,10 @@ def _object(
         "id": number,
         "image_id": image["id"],
         "category_id": class_id,
-        "segmentation": annotation["segmentation"],
+        "segmentation": shape,
         "bbox": box,
         "area": area,
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "iscrowd": int(box_only or annotation.get("iscrowd", 0)),
     }
 
 

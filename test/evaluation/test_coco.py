@@ -236,14 +236,31 @@ def test_classes_that_an_image_does_not_label_do_not_count_there() -> None:
     assert result["AP"] == pytest.approx(result["per_class"]["person"]["AP"])
 
 
+def test_objects_without_a_mask_are_neither_found_nor_missed() -> None:
+    raw = made_up(np.random.default_rng(7))
+    ids = {i["id"] for i in raw["images"]}
+    predictions = perturbed(raw, np.random.default_rng(8), ids, {1: 1, 3: 3})
+    unknown, crowd = copy.deepcopy(raw), copy.deepcopy(raw)
+    for number in (2, 9, 17):
+        x, y, w, h = raw["annotations"][number]["bbox"]
+        del unknown["annotations"][number]["segmentation"]
+        unknown["annotations"][number] |= {"box_only": True, "iscrowd": 0}
+        crowd["annotations"][number] |= {
+            "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]], "iscrowd": 1,
+        }  # fmt: skip
+    expected = evaluate_predictions(crowd, predictions, CLASSES)
+    assert evaluate_predictions(unknown, predictions, CLASSES) == expected
+    assert expected != evaluate_predictions(raw, predictions, CLASSES)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"segmentation": None}, "no segmentation"),
         ({"segmentation": [[1, 2]]}, "no polygon"),
-        ({"bbox": [1, 2, 3]}, "5 finite numbers"),
+        ({"bbox": [1, 2, 3]}, "4 numbers"),
         ({"bbox": None}, "cannot be compared"),
-        ({"area": float("nan")}, "5 finite numbers"),
+        ({"area": float("nan")}, "not finite"),
     ],
 )
 def test_broken_ground_truth_is_named(change: dict[str, Any], match: str) -> None:
