@@ -159,7 +159,13 @@ def _mask_loss(
         truths.append(_sample_masks(targets[i]["masks"][obj], padded, network.mask_size))
     count = normaliser(sum(len(truth) for truth in truths), layers[0].device)
     if not crops:
-        return sum((layer.sum() for layer in layers), layers[0].new_zeros(())) * 0.0
+        zero = sum((layer.sum() for layer in layers), layers[0].new_zeros(())) * 0.0
+        if not total:
+            return zero
+        # Other processes draw: a BatchNorm over all of them would wait for this one for ever.
+        whole = layers[0].new_tensor([[[0.0, 0.0, 1.0, 1.0]]])
+        drawn = network.pyramid.draw(network.pyramid.crop([layer[:1] for layer in layers], whole))
+        return zero + drawn.float().sum() * 0.0
     logits, truth = network.pyramid.draw(torch.cat(crops)).float(), torch.cat(truths)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
     return network.loss_weights["mask"] * (dice_loss(logits, truth) + cross_entropy).sum() / count

@@ -9,7 +9,7 @@ import torch
 from scenes import scene
 from torch.nn import functional as F
 
-from fassst_ros.networks import build_network
+from fassst_ros.networks import build_network, fassst_loss
 from fassst_ros.networks.fassst import FASSST, PRESETS, PyramidMask
 from fassst_ros.networks.fassst_iam import Dense, PeakSlots
 from fassst_ros.networks.fassst_loss import _sample_masks
@@ -169,6 +169,34 @@ def test_an_object_without_a_mask_leaves_the_masks_of_others_alone(matching: str
     assert unknown["mask"].item() > 0
     torch.testing.assert_close(unknown["mask"], alone["mask"])
     assert not torch.allclose(unknown["box"], alone["box"])
+
+
+@pytest.mark.parametrize(("elsewhere", "calls"), [(0, 0), (3, 5)])
+def test_a_process_without_masks_draws_where_others_do(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: int, calls: int
+) -> None:
+    """SyncBatchNorm meets the other processes in the forward and the backward pass of every layer."""
+    total = fassst_loss.batch_total
+    monkeypatch.setattr(fassst_loss, "batch_total", lambda *args: total(*args) + elsewhere)
+    network = build_network("fassst", **SMALL)
+    forward: list[torch.Tensor] = []
+    backward: list[torch.Tensor] = []
+
+    def met(_module: torch.nn.Module, _given: Any, normed: torch.Tensor) -> None:
+        forward.append(normed)
+        normed.register_hook(backward.append)
+
+    for module in network.pyramid.tail.modules():  # type: ignore[union-attr]
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(met)
+    images, targets = scene()
+    for target in targets:
+        target["masks"] = torch.zeros_like(target["masks"])
+    losses = network.loss(images, targets, 0.5)
+    torch.stack(list(losses.values())).sum().backward()
+    assert losses["mask"].item() == 0
+    assert (len(forward), len(backward)) == (calls, calls)
+    assert all(p.grad is None or not p.grad.any() for p in network.pyramid.parameters())  # type: ignore[union-attr]
 
 
 def test_slots_are_the_surest_peaks() -> None:
