@@ -82,7 +82,7 @@ def train(
                     break
                 if pictures_every and group.first and (state.done % pictures_every == 0 or last):
                     reporter.picture(
-                        state.done, picture(state.result(), state.card(), batch.images, batch.targets)
+                        state.done, picture(state.average, state.card(), batch.images, batch.targets)
                     )
                 if validation and recipe.val and (state.done % recipe.val.every == 0 or last):
                     _validate(state, validation, reporter, run)
@@ -175,8 +175,7 @@ def _step(state: TrainingState, losses_of: nn.Module, batch: Batch, run: Path) -
 
 def _validate(state: TrainingState, images: EvaluationSet, reporter: Reporter, run: Path) -> None:
     """Measure the averaged weights, and keep them if they are the best so far."""
-    network = state.result()
-    scores = evaluate(network, state.card(), images, state.group)
+    scores = evaluate(state.average, state.card(), images, state.group)
     if scores is None:
         return
     reporter.metrics(state.done, scores._asdict())
@@ -185,13 +184,13 @@ def _validate(state: TrainingState, images: EvaluationSet, reporter: Reporter, r
         mask = {"AP": scores.mask_AP, "AP50": scores.mask_AP50}
         card = state.card({"annotations": images.name, "images": len(images.entries), "mask": mask})
         name = f"{card.name}_best"
-        save_weights(network, replace(card, name=name), run / f"{name}.safetensors")
+        save_weights(state.average, replace(card, name=name), run / f"{name}.safetensors")
 
 
 def _save(state: TrainingState, run: Path, weights: Path) -> None:
     if state.group.first:
         state.save(run / CHECKPOINT)
-        save_weights(state.result(), state.card(), weights)
+        save_weights(state.average, state.card(), weights)
 
 
 def _stopped(state: TrainingState, run: Path, number: int) -> Stopped:

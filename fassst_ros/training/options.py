@@ -69,9 +69,6 @@ class Optimisation:
     batch: int = setting(8, "images a step, of all processes together", minimum=1)
     clip: float = setting(10.0, "largest gradient norm; 0: not clipped", minimum=0.0)
     ema: float = setting(0.998, "decay of the averaged weights; 0: no average", minimum=0.0, maximum=1.0)
-    keep_initial: float = setting(
-        0.0, "share of the initial weights in those that are saved (WiSE-FT)", minimum=0.0, maximum=1.0
-    )
     precision: str = setting("bf16", "arithmetic of the forward pass", choices=("bf16", "f32"))
     frozen_norm: bool = setting(False, "BatchNorm keeps its statistics, for small batches")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -32,18 +31,13 @@ class TrainingError(FassstError):
 
 @dataclass(slots=True)
 class TrainingState:
-    """A run between two steps.
-
-    average: the moving average of the weights. initial: the weights before the first step. done: steps;
-    best: highest mask AP so far, -1 before the first.
-    """
+    """A run between two steps. done: steps; best: highest mask AP so far, -1 before the first."""
 
     recipe: Recipe
     group: Group
     network: SegmentationNetwork
     average: SegmentationNetwork
     optimiser: torch.optim.Optimizer
-    initial: dict[str, Tensor] = field(default_factory=dict)
     done: int = 0
     best: float = -1.0
 
@@ -52,8 +46,6 @@ class TrainingState:
         """Before the first step, with the published or earlier weights that the recipe names."""
         if recipe.optimisation.precision == "bf16" and group.device.type == "cuda" and not _has_bf16():
             raise ConfigError("this GPU computes no bf16; take --set optimisation.precision=f32")
-        if recipe.optimisation.keep_initial and not (recipe.initial_weights or recipe.backbone_weights):
-            raise ConfigError("keep_initial needs initial_weights or backbone_weights to be kept")
         torch.manual_seed(recipe.seed)
         phase = recipe.schedule[0]
         network = build(recipe, phase)
@@ -63,9 +55,7 @@ class TrainingState:
         if recipe.initial_weights:
             load_initial(network, find_initial(recipe.initial_weights, data_root), names)
         weights = network.state_dict()
-        state = cls._with(recipe, phase, group, weights, weights)
-        state.initial = weights
-        return state
+        return cls._with(recipe, phase, group, weights, weights)
 
     @classmethod
     def _with(
@@ -115,22 +105,6 @@ class TrainingState:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         for kept, new in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(new)
-
-    @torch.no_grad()
-    def result(self) -> SegmentationNetwork:
-        """The network to save and to evaluate: the average, drawn back to the initial weights.
-
-        WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903): a network that was tuned on few images keeps more
-        of what it knew. With keep_initial 0 it is the average itself.
-        """
-        share = self.recipe.optimisation.keep_initial
-        if not share:
-            return self.average
-        mixed = copy.deepcopy(self.average)
-        for name, tensor in mixed.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(self.initial[name].to(tensor), share)
-        return mixed
 
     def save(self, path: Path) -> None:
         """Write everything to go on from."""

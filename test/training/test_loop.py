@@ -48,26 +48,6 @@ def test_interrupted_run_equals_an_uninterrupted_one(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_weights_drawn_back_to_the_initial_ones(data_root: Path, tmp_path: Path) -> None:
-    start = train(load_recipe(recipe_file(tmp_path)), data_root, tmp_path / "start", workers=0)
-
-    def tuned(share: float) -> dict[str, torch.Tensor]:
-        recipe = load_recipe(
-            recipe_file(tmp_path, initial_weights=str(start)), [f"optimisation.keep_initial={share}"]
-        )
-        weights = train(recipe, data_root, tmp_path / f"tuned_{share}", workers=0)
-        return load_network(weights)[0].state_dict()
-
-    initial, new, mixed = load_network(start)[0].state_dict(), tuned(0.0), tuned(0.25)
-    assert any((new[name] - initial[name]).abs().max() > 1e-3 for name in new)
-    for name in (n for n in new if new[n].is_floating_point()):
-        torch.testing.assert_close(mixed[name], new[name].lerp(initial[name], 0.25), rtol=2e-3, atol=1e-5)
-
-    recipe = load_recipe(recipe_file(tmp_path), ["optimisation.keep_initial=0.5"])
-    with pytest.raises(ConfigError, match="keep_initial needs initial_weights"):
-        train(recipe, data_root, tmp_path / "nothing", workers=0)
-
-
 def test_the_weights_carry_a_card(data_root: Path, tmp_path: Path) -> None:
     weights = train(load_recipe(recipe_file(tmp_path)), data_root, tmp_path / "run", workers=0)
     network, card = load_network(weights)
