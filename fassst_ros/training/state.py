@@ -126,7 +126,7 @@ class TrainingState:
             state = torch.load(path, weights_only=True, map_location="cpu")
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self._load_optimiser(state["optimiser"], path)
             self.done, self.best = int(state["done"]), float(state.get("best", -1.0))
         except (OSError, EOFError, KeyError, ValueError, RuntimeError, UnpicklingError) as err:
             reason = " ".join(str(err).split())[:300]
@@ -134,6 +134,21 @@ class TrainingState:
                 f"{path} is damaged or of another network: {reason}. Take another run folder"
             ) from err
         log.info("going on from step %d of %s", self.done, path)
+
+    def _load_optimiser(self, saved: dict[str, Any], path: Path) -> None:
+        """Its moments; what the recipe says of rates and decay stays as it says now."""
+        kind = "sgd" if "momentum" in saved["param_groups"][0] else "adamw"
+        wanted = self.recipe.optimisation.optimiser
+        if kind != wanted:
+            raise TrainingError(
+                f"{path} holds the state of {kind}, the recipe says {wanted}. Take another run folder, with "
+                "the weights of this one as initial_weights"
+            )
+        names = ("peak", "weight_decay", "momentum")
+        own = [{n: group[n] for n in names if n in group} for group in self.optimiser.param_groups]
+        self.optimiser.load_state_dict(saved)
+        for group, settings in zip(self.optimiser.param_groups, own, strict=True):
+            group.update(settings)
 
     def card(self, metrics: dict[str, Any] | None = None) -> ModelCard:
         """The card of the averaged weights as they are now."""

@@ -20,11 +20,11 @@ from tiny_run import read_log, recipe_file, write_cars
 
 from fassst_ros.export import load_network
 from fassst_ros.networks.fassst import FASSST
-from fassst_ros.training.distributed import open_group
+from fassst_ros.training.distributed import Group, open_group
 from fassst_ros.training.loop import train
 from fassst_ros.training.options import load_recipe
 from fassst_ros.training.progress import Reporter, Speed
-from fassst_ros.training.state import TrainingError
+from fassst_ros.training.state import TrainingError, TrainingState
 from fassst_ros.types import ConfigError
 
 VAL = {"annotations": "set.json", "images": ".", "every": 3, "limit": 4}
@@ -79,6 +79,21 @@ def test_another_recipe_is_refused_unless_wanted(run: Path, data_root: Path) -> 
     with pytest.raises(ConfigError, match=r"schedule\.1\.steps: 3 before, 4 now.*--changed-recipe"):
         train(longer, data_root, run, workers=0)
     assert read_log(run)[-1]["step"] == 6
+
+
+def test_a_changed_recipe_brings_its_own_rates(run: Path, data_root: Path) -> None:
+    def state(*changes: str) -> TrainingState:
+        recipe = load_recipe(run.parent / "recipe.yaml", changes)
+        return TrainingState.start(recipe, data_root, Group(torch.device("cpu")))
+
+    changes = ("lr=0.03", "backbone_scale=0.5", "weight_decay=0.3")
+    resumed, wanted = (state(*(f"optimisation.{c}" for c in changes)) for _ in range(2))
+    resumed.resume(run / "checkpoint.pt")
+    assert resumed.optimiser.state
+    for group, own in zip(resumed.optimiser.param_groups, wanted.optimiser.param_groups, strict=True):
+        assert (group["peak"], group["weight_decay"]) == (own["peak"], own["weight_decay"])
+    with pytest.raises(TrainingError, match=r"state of adamw, the recipe says sgd\. Take another run folder"):
+        state("optimisation.optimiser=sgd").resume(run / "checkpoint.pt")
 
 
 def test_a_killed_run_loses_its_last_lines(data_root: Path, tmp_path: Path) -> None:
