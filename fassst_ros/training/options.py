@@ -56,7 +56,9 @@ class Optimisation:
     optimiser: str = setting("adamw", "adamw or sgd", choices=("adamw", "sgd"))
     lr: float = setting(5e-4, "peak learning rate", minimum=0.0)
     momentum: float = setting(0.9, "of sgd", minimum=0.0, maximum=1.0)
-    backbone_scale: float = setting(0.2, "learning rate of the backbone relative to lr", minimum=0.0)
+    backbone_scale: float = setting(
+        0.2, "learning rate of a backbone with given weights relative to lr", minimum=0.0
+    )
     weight_decay: float = setting(0.02, "on weights, not on biases and norms", minimum=0.0)
     warmup: int = setting(200, "steps of linear warm-up", minimum=0)
     decay: str = setting(

@@ -72,7 +72,7 @@ class TrainingState:
         averaged.load_state_dict(average)
         averaged.to(group.device).eval().requires_grad_(False)
         network = group.synchronise_norms(network).to(group.device)
-        return cls(recipe, group, network, averaged, make_optimiser(network, recipe.optimisation))
+        return cls(recipe, group, network, averaged, make_optimiser(network, recipe))
 
     def enter(self, phase: Schedule) -> None:
         """Go on at this phase's input size, with the same weights and optimiser state."""
@@ -188,9 +188,14 @@ def build(recipe: Recipe, phase: Schedule) -> SegmentationNetwork:
     return network
 
 
-def make_optimiser(network: SegmentationNetwork, options: Optimisation) -> torch.optim.Optimizer:
-    """The optimiser with the network's groups; each knows the `peak` of its learning rate."""
-    groups = network.parameter_groups(options.lr, options.weight_decay, options.backbone_scale)
+def make_optimiser(network: SegmentationNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser with the network's groups; each knows the `peak` of its learning rate.
+
+    What starts from random values learns at the full rate, the backbone, too.
+    """
+    options = recipe.optimisation
+    scale = options.backbone_scale if recipe.backbone_weights or recipe.initial_weights else 1.0
+    groups = network.parameter_groups(options.lr, options.weight_decay, scale)
     for group in groups:
         group["peak"] = group["lr"]
     if options.optimiser == "sgd":

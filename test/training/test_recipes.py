@@ -12,7 +12,7 @@ from tiny_run import recipe_file
 from fassst_ros.training.augment import AugmentOptions
 from fassst_ros.training.options import Optimisation, build_recipe, load_recipe
 from fassst_ros.training.recipes import as_mapping, differences
-from fassst_ros.training.state import build, rate_factor
+from fassst_ros.training.state import build, make_optimiser, rate_factor
 from fassst_ros.types import ConfigError
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -116,3 +116,13 @@ def test_learning_rate() -> None:
     assert rate_factor(cosine, 110, 110) == pytest.approx(0.01)
     step = Optimisation(warmup=0, decay="step", milestones=(0.5, 0.75), gamma=0.1)
     assert [rate_factor(step, n, 100) for n in (0, 49, 50, 75)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_only_a_backbone_with_weights_learns_slowly(tmp_path: Path) -> None:
+    def peaks(*changes: str) -> set[float]:
+        recipe = load_recipe(recipe_file(tmp_path), ["optimisation.backbone_scale=0.1", *changes])
+        optimiser = make_optimiser(build(recipe, recipe.schedule[0]), recipe)
+        return {round(group["peak"], 9) for group in optimiser.param_groups}
+
+    assert peaks() == {0.001}
+    assert peaks("backbone_weights=weights.pt") == peaks("initial_weights=a.safetensors") == {0.001, 0.0001}

@@ -86,7 +86,7 @@ def test_a_changed_recipe_brings_its_own_rates(run: Path, data_root: Path) -> No
         recipe = load_recipe(run.parent / "recipe.yaml", changes)
         return TrainingState.start(recipe, data_root, Group(torch.device("cpu")))
 
-    changes = ("lr=0.03", "backbone_scale=0.5", "weight_decay=0.3")
+    changes = ("lr=0.03", "weight_decay=0.3")
     resumed, wanted = (state(*(f"optimisation.{c}" for c in changes)) for _ in range(2))
     resumed.resume(run / "checkpoint.pt")
     assert resumed.optimiser.state
