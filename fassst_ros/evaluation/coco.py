@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.card import ClassInfo
-from fassst_ros.coco_format import parse_shape, read_coco
+from fassst_ros.coco_format import read_coco
+from fassst_ros.evaluation.ground_truth import GroundTruth
 from fassst_ros.types import ConfigError, InputError, Instances
 
 
@@ -51,22 +52,21 @@ def evaluate_predictions(
     faster-coco-eval nor pycocotools is installed.
     """
     raw = read_coco(annotations) if isinstance(annotations, Path) else annotations
-    return evaluate_in_full(raw, predictions, classes).summary
+    return evaluate_in_full(GroundTruth.read(raw, classes, predictions), predictions).summary
 
 
-def evaluate_in_full(
-    raw: Mapping[str, Any], predictions: Mapping[int, Instances], classes: Sequence[ClassInfo]
-) -> CocoResult:
-    """As `evaluate_predictions` on the content of a COCO file, with all that curves are drawn from."""
-    truth, counted = _ground_truth(raw, predictions, classes)
-    masks, boxes = _detections(predictions, counted)
+def evaluate_in_full(truth: GroundTruth, predictions: Mapping[int, Instances]) -> CocoResult:
+    """As `evaluate_predictions` on what was read before, with all that curves are drawn from."""
+    _check_predictions(predictions, truth)
+    classes, content = truth.classes, truth.of(predictions)
+    masks, boxes = _detections(predictions, truth.counted)
     precision = {
-        "mask": _precision(truth, masks, "segm", classes),
-        "box": _precision(truth, boxes, "bbox", classes),
+        "mask": _precision(content, masks, "segm", classes),
+        "box": _precision(content, boxes, "bbox", classes),
     }
     summary = {kind: _summary(values, classes) for kind, values in precision.items()}
     everything = {kind: values[..., 0] for kind, values in precision.items()}
-    return CocoResult({**summary, "images": len(predictions)}, everything, truth, masks)
+    return CocoResult({**summary, "images": len(predictions)}, everything, content, masks)
 
 
 def library() -> tuple[Any, Any, Any]:
@@ -87,76 +87,17 @@ def library() -> tuple[Any, Any, Any]:
     return COCO, COCOeval, mask
 
 
-def _ground_truth(
-    raw: Mapping[str, Any], predictions: Mapping[int, Instances], classes: Sequence[ClassInfo]
-) -> tuple[dict[str, Any], dict[int, set[int]]]:
-    """The part of a COCO file that counts, with class ids for category ids; and which classes
-    count in which image."""
-    ids = {c.name: c.id for c in classes}
-    known = {c.get("id"): ids[c["name"]] for c in raw["categories"] if c.get("name") in ids}
-    if not known:
-        raise InputError(f"the annotations have none of the classes {', '.join(ids)}")
-    images = {image.get("id"): image for image in raw["images"]}
-    counted: dict[int, set[int]] = {}
+def _check_predictions(predictions: Mapping[int, Instances], truth: GroundTruth) -> None:
     for image_id, instances in predictions.items():
-        if image_id not in images:
+        image = truth.images.get(image_id)
+        if image is None:
             raise InputError(f"predictions name image {image_id}, which the annotations do not have")
-        image = images[image_id]
-        size = (image.get("height"), image.get("width"))
+        size = (image["height"], image["width"])
         if instances.size != size:
             raise InputError(
                 f"instances of image {image_id} are for {instances.size} (height, width); "
                 f"the annotations say {size}"
             )
-        names = image.get("labelled_classes")
-        labelled = set(ids) if names is None else {n.strip() for n in names.split(",")}
-        counted[image_id] = set(known.values()) & {ids[n] for n in labelled if n in ids}
-    objects: list[dict[str, Any]] = []
-    for annotation in raw["annotations"]:
-        class_id = known.get(annotation.get("category_id"))
-        if class_id is not None and class_id in counted.get(annotation.get("image_id"), ()):
-            objects.append(_object(annotation, class_id, len(objects) + 1, images[annotation["image_id"]]))
-    truth = {
-        "info": {},
-        "images": [images[i] for i in predictions],
-        "annotations": objects,
-        "categories": [{"id": c.id, "name": c.name} for c in classes],
-    }
-    return truth, counted
-
-
-def _object(
-    annotation: Mapping[str, Any], class_id: int, number: int, image: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A checked copy of an annotation; numbers start at 1, for COCO's code takes 0 for "no match".
-
-    An object of which only the box is known counts as a crowd that fills it: nobody can tell a right mask.
-    """
-    box_only = bool(annotation.get("box_only"))
-    try:
-        box = [float(v) for v in annotation["bbox"]]
-        if len(box) != 4:
-            raise ValueError(f"bbox {box} does not hold 4 numbers")
-        x, y, w, h = box
-        shape = [[x, y, x + w, y, x + w, y + h, x, y + h]] if box_only else annotation.get("segmentation")
-        parse_shape(shape, (image["height"], image["width"]))
-        area = float(annotation["area"])
-        if not np.isfinite([*box, area]).all():
-            raise ValueError(f"bbox {box} and area {area} are not finite")
-    except (InputError, KeyError, TypeError, ValueError) as err:
-        raise InputError(
-            f"annotation {annotation.get('id')!r} of image {image['id']} cannot be compared with: "
-            f"{type(err).__name__}: {err}"
-        ) from err
-    return {
-        "id": number,
-        "image_id": image["id"],
-        "category_id": class_id,
-        "segmentation": shape,
-        "bbox": box,
-        "area": area,
-        "iscrowd": int(box_only or annotation.get("iscrowd", 0)),
-    }
 
 
 def _detections(

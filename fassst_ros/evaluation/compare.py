@@ -23,10 +23,11 @@ from fassst_ros.bench.measure import machine_facts
 from fassst_ros.card import ClassInfo, ModelCard
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions
-from fassst_ros.evaluation.coco import evaluate_predictions
+from fassst_ros.evaluation.coco import evaluate_in_full
 from fassst_ros.evaluation.command import OPTIONS, add_data_arguments, check_writable, open_set
 from fassst_ros.evaluation.compare_table import check_markdown, print_comparison, write_markdown
 from fassst_ros.evaluation.dataset import EvaluationSet
+from fassst_ros.evaluation.ground_truth import GroundTruth
 from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.evaluation.references import SHAPES, BoxReference
 from fassst_ros.models import resolve_model
@@ -88,11 +89,12 @@ def run(args: argparse.Namespace) -> int:
         contenders = [_open_model(name, options, stack, console) for name in args.models]
         if args.boxes is not None:
             contenders += _open_references(args.boxes, options, contenders[0].classes, stack)
+        truths = {c.classes: GroundTruth.read(dataset.content, c.classes) for c in contenders}
         failed = measure(contenders, dataset, console)
     report |= {
         "images": len(contenders[0].instances),
         "failed": failed,
-        "models": [_row(contender, contenders[0], dataset) for contender in contenders],
+        "models": [_row(c, contenders[0], truths[c.classes], dataset) for c in contenders],
     }
     print_comparison(report, console)
     if args.json_file is not None:
@@ -201,10 +203,12 @@ def _size(path: Path) -> dict[str, int]:
     return {"parameters": sum(math.prod(w.dims) for w in weights), "file_bytes": path.stat().st_size}
 
 
-def _row(contender: Contender, first: Contender, dataset: EvaluationSet) -> dict[str, Any]:
+def _row(
+    contender: Contender, first: Contender, truth: GroundTruth, dataset: EvaluationSet
+) -> dict[str, Any]:
     """The numbers of one contender. ratio: median over images of its time to the first one's."""
     ratios = np.array(contender.total_ms) / np.array(first.total_ms)
-    scores = evaluate_predictions(dataset.content, contender.instances, contender.classes)
+    scores = evaluate_in_full(truth, contender.instances).summary
     row = {**contender.facts, "mask": scores["mask"], "box": scores["box"]}
     for metric in dataset.metrics:
         row |= metric(contender.instances, contender.classes)

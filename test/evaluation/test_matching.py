@@ -17,6 +17,7 @@ from test_coco import CLASSES, made_up, perturbed
 
 from fassst_ros.evaluation.analysis import analyse, threshold_curve
 from fassst_ros.evaluation.coco import evaluate_in_full
+from fassst_ros.evaluation.ground_truth import GroundTruth
 from fassst_ros.evaluation.matching import FAULTS, ImageMatch, match_images
 from fassst_ros.evaluation.pictures import ranked
 from fassst_ros.types import Instances, RoiMask
@@ -57,7 +58,7 @@ def scene(
         tuple(RoiMask(x, y, np.ones((h, w), np.bool_)) for _, _, (x, y, w, h) in found),
         (HEIGHT, WIDTH),
     )
-    (match,) = match_images(evaluate_in_full(raw, {7: instances}, CLASSES))
+    (match,) = match_images(evaluate_in_full(GroundTruth.read(raw, CLASSES), {7: instances}))
     return match
 
 
@@ -83,7 +84,7 @@ def test_equal_to_the_matching_of_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
     raw = made_up(rng)
     predictions = perturbed(raw, rng, {i["id"] for i in raw["images"]}, {1: 1, 3: 3})
-    result = evaluate_in_full(raw, predictions, CLASSES)
+    result = evaluate_in_full(GroundTruth.read(raw, CLASSES), predictions)
     expected = coco_hits(result)
     counted = 0
     for match in match_images(result):
