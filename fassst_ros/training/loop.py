@@ -60,7 +60,7 @@ def train(
         datasets = [open_source(source, data_root, classes) for source in recipe.data]
         recipe = recipe.in_steps(sum(map(len, datasets)))
         check_recipe(run, recipe, changed)
-        validation = open_validation(recipe.val, data_root) if recipe.val else None
+        validation = open_validation(recipe.val, data_root, classes) if recipe.val else None
         state = TrainingState.start(recipe, data_root, group)
         state.resume(run / CHECKPOINT)
         group.wait()  # all have read what the first one goes on to write

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,19 +13,22 @@ import cv2
 import numpy as np
 import torch
 
-from fassst_ros.card import ModelCard
+from fassst_ros.card import ClassInfo, ModelCard
+from fassst_ros.coco_format import file_problem
 from fassst_ros.config import SegmentOptions
 from fassst_ros.evaluation.cityscapes import open_cityscapes
 from fassst_ros.evaluation.coco import evaluate_predictions
 from fassst_ros.evaluation.dataset import EvaluationSet, open_coco
+from fassst_ros.evaluation.ground_truth import GroundTruth
 from fassst_ros.networks.base import RawOutputs, SegmentationNetwork, Target
 from fassst_ros.overlay import draw
 from fassst_ros.postprocess import postprocess
 from fassst_ros.preprocess import input_buffer, prepare
 from fassst_ros.training.distributed import Group
 from fassst_ros.training.options import Validation
-from fassst_ros.types import ConfigError, Frame, Instances, RoiMask, UInt8Array
+from fassst_ros.types import ConfigError, Frame, InputError, Instances, RoiMask, UInt8Array
 
+_log = logging.getLogger(__name__)
 _ALL = SegmentOptions(score_threshold=0.001, max_instances=100)  # as AP wants it
 _PICTURES = 4  # images of a batch in a picture
 
@@ -35,17 +41,32 @@ class Scores(NamedTuple):
     ms: float
 
 
-def open_validation(options: Validation, data_root: Path) -> EvaluationSet:
-    """The images that a run is measured on. Raises InputError or ConfigError if they cannot be."""
+def open_validation(options: Validation, data_root: Path, classes: Sequence[ClassInfo]) -> EvaluationSet:
+    """The images that a run is measured on, all annotations checked. Broken image files are logged, left out.
+
+    Raises InputError or ConfigError if annotations or images cannot be used.
+    """
     source = options.source
     if source.format == "cityscapes":
-        return open_cityscapes(data_root / source.root, source.split, options.limit)
-    if source.mapping != "none":
+        images = open_cityscapes(data_root / source.root, source.split, options.limit)
+    elif source.mapping != "none":
         raise ConfigError(
             f"val: mapping {source.mapping}; a run can be measured on annotations as they are. Leave "
             "`val` out, and measure the trained model with `fassst eval`"
         )
-    return open_coco(data_root / source.annotations, data_root / source.images).first(options.limit)
+    else:
+        images = open_coco(data_root / source.annotations, data_root / source.images).first(options.limit)
+    GroundTruth.read(images.content, classes)
+    entries = []
+    for entry in images.entries:
+        path = images.folder / str(entry.get("file_name"))
+        if problem := file_problem(path):
+            _log.warning("val: image %s %s: left out", path, problem)
+        else:
+            entries.append(entry)
+    if not entries:
+        raise InputError(f"val: none of the {len(images.entries)} images can be used; the reasons are above")
+    return replace(images, content={**images.content, "images": entries})
 
 
 def segment(
@@ -66,18 +87,32 @@ def segment(
 def evaluate(
     network: SegmentationNetwork, card: ModelCard, images: EvaluationSet, group: Group
 ) -> Scores | None:
-    """Mask AP of a network in evaluation mode; the processes share the images. None but in the first."""
+    """Mask AP of a network in evaluation mode; the processes share the images. None but in the first.
+
+    Images that cannot be decoded are logged and left out; None, too, if that is all of them.
+    """
     own: dict[int, Instances] = {}
-    times = []
+    times: list[float] = []
+    failed: list[str] = []
     for entry in images.entries[group.rank :: group.size]:
-        own[entry["id"]], elapsed = segment(network, card, images.load(entry))
+        try:
+            frame = images.load(entry)
+        except InputError as err:
+            failed.append(str(err))
+            continue
+        own[entry["id"]], elapsed = segment(network, card, frame)
         times.append(elapsed)
-    parts = group.gather((own, times))
+    parts = group.gather((own, times, failed))
     if not group.first:
         return None
-    found = {image: instances for part, _ in parts for image, instances in part.items()}
+    for reason in [reason for *_, reasons in parts for reason in reasons]:
+        _log.warning("val: %s: left out", reason)
+    found = {image: instances for part, *_ in parts for image, instances in part.items()}
+    if not found:
+        _log.warning("val: no image could be read: not measured")
+        return None
     masks = evaluate_predictions(images.content, found, card.classes)["mask"]
-    median = float(np.median([elapsed for _, part in parts for elapsed in part]))
+    median = float(np.median([elapsed for _, part, _ in parts for elapsed in part]))
     return Scores(masks["AP"] or 0.0, masks["AP50"] or 0.0, median)
 
 
