@@ -18,7 +18,7 @@ from fassst_ros.export import save_weights
 from fassst_ros.labels import CLASS_LISTS
 from fassst_ros.networks.base import Target
 from fassst_ros.training.datasets import SampleSet
-from fassst_ros.training.distributed import open_group
+from fassst_ros.training.distributed import Group, open_group
 from fassst_ros.training.loader import Batch, make_loader
 from fassst_ros.training.options import Recipe, Schedule
 from fassst_ros.training.progress import Reporter, Speed
@@ -50,7 +50,7 @@ def train(
     device: auto, cpu or cuda. workers: processes that make images, for each process that trains.
     save_every, log_every, pictures_every: steps; pictures_every 0: none. changed: continue although the
     recipe is another one now. console: where a progress bar may be drawn.
-    Raises TrainingError when a loss stops being finite, after saving the batch that did it; Stopped
+    Raises TrainingError when a loss or gradient is not finite, after saving the batch that did it; Stopped
     after Ctrl-C or SIGTERM, when all is saved; ConfigError, InputError or ModelError before the first
     step if recipe, data, weights or run folder cannot be used.
     """
@@ -160,17 +160,22 @@ def _step(state: TrainingState, losses_of: nn.Module, batch: Batch, run: Path) -
     values = group.mean(torch.stack([value.detach().float() for value in terms.values()])).tolist()
     losses = dict(zip(terms, values, strict=True))
     if not math.isfinite(sum(values)):
-        path = run / (f"bad_batch_{group.rank}.pt" if group.size > 1 else "bad_batch.pt")
-        torch.save(batch._asdict(), path)
-        raise TrainingError(f"loss is not finite: {losses}. The batch is in {path}; try a lower lr")
+        raise _not_finite("loss", losses, batch, run, group)
     state.optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    if options.clip:
-        nn.utils.clip_grad_norm_(state.network.parameters(), options.clip)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or math.inf)
+    if not math.isfinite(norm):  # one step with it and all weights are lost
+        raise _not_finite("gradient", losses, batch, run, group)
     state.optimiser.step()
     state.update_average()
     state.done += 1
     return losses
+
+
+def _not_finite(what: str, losses: dict[str, float], batch: Batch, run: Path, group: Group) -> TrainingError:
+    path = run / (f"bad_batch_{group.rank}.pt" if group.size > 1 else "bad_batch.pt")
+    torch.save(batch._asdict(), path)
+    return TrainingError(f"{what} is not finite: losses {losses}. The batch is in {path}; try a lower lr")
 
 
 def _validate(state: TrainingState, images: EvaluationSet, reporter: Reporter, run: Path) -> None:
@@ -189,8 +194,8 @@ def _validate(state: TrainingState, images: EvaluationSet, reporter: Reporter, r
 
 def _save(state: TrainingState, run: Path, weights: Path) -> None:
     if state.group.first:
+        save_weights(state.average, state.card(), weights)  # first: it refuses weights that are of no use
         state.save(run / CHECKPOINT)
-        save_weights(state.average, state.card(), weights)
 
 
 def _stopped(state: TrainingState, run: Path, number: int) -> Stopped:

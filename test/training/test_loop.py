@@ -13,7 +13,7 @@ from fassst_ros.export import load_network
 from fassst_ros.networks.fassst import FASSST
 from fassst_ros.training.loop import TrainingError, train
 from fassst_ros.training.options import load_recipe
-from fassst_ros.types import ConfigError
+from fassst_ros.types import ConfigError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,40 @@ def test_non_finite_loss_stops_and_keeps_its_batch(data_root: Path, tmp_path: Pa
     batch = torch.load(tmp_path / "run" / "bad_batch.pt", weights_only=True)
     assert batch["images"].shape == (2, 96, 96, 3)
     assert len(batch["targets"]) == 2
+
+
+def test_non_finite_gradient_stops_before_the_weights_are_lost(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = FASSST.loss
+    calls: list[int] = []
+
+    def loss(network: FASSST, *args: Any) -> Any:
+        calls.append(1)
+        losses = original(network, *args)
+        if len(calls) == 2:  # the root of 0: its value is finite, its gradient is not
+            losses["box"] = losses["box"] + torch.sqrt(next(network.parameters()).sum() * 0)
+        return losses
+
+    monkeypatch.setattr(FASSST, "loss", loss)
+    recipe = load_recipe(recipe_file(tmp_path), ["optimisation.clip=0.0"])
+    with pytest.raises(TrainingError, match="gradient is not finite"):
+        train(recipe, data_root, tmp_path / "run", workers=0, save_every=1, pictures_every=0)
+    assert (tmp_path / "run" / "bad_batch.pt").is_file()
+    monkeypatch.undo()
+    train(recipe, data_root, tmp_path / "run", workers=0, pictures_every=0)
+    assert read_log(tmp_path / "run")[-1]["step"] == 6
+
+
+def test_weights_of_no_use_do_not_replace_a_checkpoint(data_root: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path))
+    train(recipe, data_root, tmp_path / "run", workers=0, pictures_every=0)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    changes = ["schedule.1.steps=4", "optimisation.lr=1.0e+9", "optimisation.ema=0.0"]
+    longer = load_recipe(tmp_path / "recipe.yaml", changes)
+    with pytest.raises(ModelError, match="not finite in float16"):
+        train(longer, data_root, tmp_path / "run", workers=0, changed=True, pictures_every=0)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize(
