@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
     machine = machine_facts()
     with Segmenter.open(options, OPTIONS, console.log) as segmenter:
         card, runtime = segmenter.card, segmenter.runtime
-        truth = GroundTruth.read(dataset.content, card.classes)  # a defect shows before the long part
+        truth = GroundTruth.read(
+            dataset.content, card.classes
+        ).with_objects()  # a defect shows before the long part
         segmenter.warm_up()
         answers = segment_images(segmenter, dataset, console)
         report = {

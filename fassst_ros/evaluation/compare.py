@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         contenders = [_open_model(name, options, stack, console) for name in args.models]
         if args.boxes is not None:
             contenders += _open_references(args.boxes, options, contenders[0].classes, stack)
-        truths = {c.classes: GroundTruth.read(dataset.content, c.classes) for c in contenders}
+        truths = {c.classes: GroundTruth.read(dataset.content, c.classes).with_objects() for c in contenders}
         failed = measure(contenders, dataset, console)
     report |= {
         "images": len(contenders[0].instances),

@@ -19,12 +19,14 @@ class GroundTruth:
 
     images: id -> entry. counted: image id -> ids of the classes that count there.
     objects: annotations of these classes in COCO's format, yet without id, class ids for category ids.
+    undefined: category ids of annotations which the file does not define, as text.
     """
 
     classes: tuple[ClassInfo, ...]
     images: dict[int, dict[str, Any]]
     counted: dict[int, set[int]]
     objects: list[dict[str, Any]]
+    undefined: tuple[str, ...]
 
     @classmethod
     def read(
@@ -53,7 +55,23 @@ class GroundTruth:
             class_id = known.get(annotation.get("category_id"))
             if class_id is not None and class_id in counted.get(annotation.get("image_id"), ()):
                 objects.append(_object(annotation, class_id, images[annotation["image_id"]]))
-        return cls(tuple(classes), images, counted, objects)
+        defined = [repr(c.get("id")) for c in raw["categories"]]
+        used = dict.fromkeys(repr(a.get("category_id")) for a in raw["annotations"])
+        undefined = tuple(name for name in used if name not in defined)
+        return cls(tuple(classes), images, counted, objects, undefined)
+
+    def with_objects(self) -> GroundTruth:
+        """Itself. Raises InputError if no object is there to be found: no number would mean anything."""
+        if any(not o["iscrowd"] for o in self.objects):
+            return self
+        names = ", ".join(c.name for c in self.classes)
+        reason = ", only crowds or boxes" if self.objects else ""
+        if self.undefined:
+            reason += f"; categories {', '.join(self.undefined[:5])} of annotations are not defined there"
+        raise InputError(
+            f"the annotations hold no object of the classes {names} in these images{reason}. Check "
+            "category_id, labelled_classes and --limit"
+        )
 
     def of(self, images: Iterable[int]) -> dict[str, Any]:
         """The part of some images, in their order, as the content of a COCO file."""

@@ -23,7 +23,7 @@ from fassst_ros.training.loader import Batch, make_loader
 from fassst_ros.training.options import Recipe, Schedule
 from fassst_ros.training.progress import Reporter, Speed
 from fassst_ros.training.run_folder import CHECKPOINT, check_recipe, open_folder
-from fassst_ros.training.sources import open_source
+from fassst_ros.training.sources import open_sources
 from fassst_ros.training.state import TrainingError, TrainingState
 from fassst_ros.training.stopping import Stopped, StopSignals
 from fassst_ros.training.validation import evaluate, open_validation, picture
@@ -57,7 +57,7 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     with StopSignals() as stop, open_group(device) as group:
         classes = CLASS_LISTS[recipe.classes]
-        datasets = [open_source(source, data_root, classes) for source in recipe.data]
+        datasets = open_sources(recipe.data, data_root, classes)
         recipe = recipe.in_steps(sum(map(len, datasets)))
         check_recipe(run, recipe, changed)
         validation = open_validation(recipe.val, data_root, classes) if recipe.val else None

@@ -16,6 +16,21 @@ _log = logging.getLogger(__name__)
 _SHOWN = 20  # warnings of a set in the log
 
 
+def open_sources(
+    sources: Sequence[DataSource], data_root: Path, classes: Sequence[ClassInfo]
+) -> list[SampleSet]:
+    """All sets of a recipe. Raises InputError as `open_source` does, and if they hold no object at all."""
+    opened = [open_source(source, data_root, classes) for source in sources]
+    if not any(any(samples.counts().values()) for samples in opened):
+        names = ", ".join(c.name for c in classes)
+        defects = [defect for samples in opened for defect in samples.warnings[:3]]
+        raise InputError(
+            f"{', '.join(s.name for s in sources)}: no object of the classes {names}, nothing to learn from"
+            + (f"; first defects: {'; '.join(defects)}" if defects else "")
+        )
+    return opened
+
+
 def open_source(source: DataSource, data_root: Path, classes: Sequence[ClassInfo]) -> SampleSet:
     """The samples of one set. Logs its size, its objects by class and the first of its defects.
 

@@ -56,7 +56,7 @@ def open_validation(options: Validation, data_root: Path, classes: Sequence[Clas
         )
     else:
         images = open_coco(data_root / source.annotations, data_root / source.images).first(options.limit)
-    GroundTruth.read(images.content, classes)
+    GroundTruth.read(images.content, classes).with_objects()
     entries = []
     for entry in images.entries:
         path = images.folder / str(entry.get("file_name"))

@@ -45,6 +45,23 @@ def test_some_images_only() -> None:
     GroundTruth.read(raw, CLASSES, only=[4])  # the defect is of another image
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"category_id": "1"}, "categories '1' of annotations are not defined there"),
+        ({"iscrowd": 1}, "hold no object of the classes car, person, truck in these images, only crowds"),
+        ({"image_id": 99}, "hold no object of the classes car, person, truck in these images. Check"),
+    ],
+)
+def test_sets_without_an_object_are_refused(change: dict[str, Any], match: str) -> None:
+    raw = made_up(np.random.default_rng(1))
+    assert len(GroundTruth.read(raw, CLASSES).with_objects().objects) == len(raw["annotations"])
+    for annotation in raw["annotations"]:
+        annotation |= change
+    with pytest.raises(InputError, match=match):
+        GroundTruth.read(raw, CLASSES).with_objects()
+
+
 def change_set(folder: Path, kind: str, **change: Any) -> None:
     path = folder / "truth.json"
     raw = json.loads(path.read_text())
@@ -59,6 +76,7 @@ def change_set(folder: Path, kind: str, **change: Any) -> None:
         ("annotations", {"segmentation": []}, "annotation 2 of image 2 cannot be compared with"),
         ("images", {"labelled_classes": ["car"]}, "labelled_classes of image 2"),
         ("images", {"id": None}, "has no whole number as id"),
+        ("categories", {"id": "3"}, "categories 3 of annotations are not defined there"),
     ],
 )
 def test_commands_refuse_before_they_segment(

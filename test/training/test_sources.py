@@ -13,7 +13,7 @@ from coco_files import CLASSES, image_entry, rectangle_annotation, write_coco
 
 from fassst_ros.labels import CITYSCAPES
 from fassst_ros.training.options import DataSource, load_recipe
-from fassst_ros.training.sources import open_source
+from fassst_ros.training.sources import open_source, open_sources
 from fassst_ros.types import ConfigError, InputError
 
 
@@ -95,3 +95,28 @@ def test_mistyped_paths_say_what_was_looked_for(tmp_path: Path) -> None:
     words = r"Looked for .*cityscapes/leftImg8bit/train/CITY/\*_leftImg8bit.png and .* holds: coco2017"
     with pytest.raises(InputError, match=words):
         open_source(source, tmp_path, CITYSCAPES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"category_id": "3"}, r"category_id '3', which the file does not define"),
+        ({"category_id": 5}, r"annotations.json.*: no object of the classes person, car"),
+    ],
+)
+def test_sets_without_any_object_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    objects = [{**rectangle_annotation(1, 3, 5, 5, 30, 40), **change}]
+    write_coco(tmp_path, [image_entry(tmp_path, 1, 60, 80)], objects)
+    empty, full = sources(
+        tmp_path, *[{"annotations": f"{n}.json", "images": "."} for n in ("annotations", "b")]
+    )
+    with pytest.raises(InputError, match=words):
+        open_sources([empty], tmp_path, CLASSES)
+    good = write_coco(
+        tmp_path, [image_entry(tmp_path, 1, 60, 80)], [rectangle_annotation(1, 3, 5, 5, 30, 40)]
+    )
+    good.rename(tmp_path / "b.json")
+    write_coco(tmp_path, [image_entry(tmp_path, 1, 60, 80)], objects)
+    assert (
+        len(open_sources([empty, full], tmp_path, CLASSES)) == 2
+    )  # photos without objects may be one of them
