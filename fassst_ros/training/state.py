@@ -119,7 +119,10 @@ class TrainingState:
         path.with_suffix(".tmp").replace(path)  # a kill while writing leaves the former one
 
     def resume(self, path: Path) -> None:
-        """Go on from a file of `save`, if there is one. Raises TrainingError if it does not fit."""
+        """Go on from a file of `save`, if there is one.
+
+        Raises TrainingError if it does not fit, ConfigError if it is beyond the recipe's last step.
+        """
         if not path.is_file():
             return
         try:
@@ -133,6 +136,11 @@ class TrainingState:
             raise TrainingError(
                 f"{path} is damaged or of another network: {reason}. Take another run folder"
             ) from err
+        if self.done > self.recipe.steps:
+            raise ConfigError(
+                f"{path} is of step {self.done}, but the schedule ends after {self.recipe.steps}. Take a "
+                "longer schedule or another run folder"
+            )
         log.info("going on from step %d of %s", self.done, path)
 
     def _load_optimiser(self, saved: dict[str, Any], path: Path) -> None:

@@ -96,6 +96,12 @@ def test_a_changed_recipe_brings_its_own_rates(run: Path, data_root: Path) -> No
         state("optimisation.optimiser=sgd").resume(run / "checkpoint.pt")
 
 
+def test_a_schedule_that_ends_before_what_is_done_is_refused(run: Path, data_root: Path) -> None:
+    shorter = load_recipe(run.parent / "recipe.yaml", ["schedule.1.steps=2"])
+    with pytest.raises(ConfigError, match=r"step 6, but the schedule ends after 5\. Take a longer schedule"):
+        train(shorter, data_root, run, workers=0, changed=True)
+
+
 def test_a_killed_run_loses_its_last_lines(data_root: Path, tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path))
     train(recipe, data_root, tmp_path / "run", workers=0, log_every=3, pictures_every=0)
