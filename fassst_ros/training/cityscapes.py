@@ -31,7 +31,8 @@ from fassst_ros.cityscapes_format import (
 )
 from fassst_ros.coco_format import file_problem
 from fassst_ros.labels import CITYSCAPES
-from fassst_ros.training.datasets import PackedMask, Record, SampleSet, extent
+from fassst_ros.training.datasets import PackedMask, Record, SampleSet
+from fassst_ros.training.shapes import extent
 from fassst_ros.types import InputError
 
 _log = logging.getLogger(__name__)
@@ -58,9 +59,7 @@ class CityscapesInstances(SampleSet):
         present = np.isin(np.arange(len(self.classes)), list(index.values()))
         if "person" in self._index and "rider" not in self._index:
             index[25] = self._index["person"]
-        for info in self.classes:
-            if not present[self._index[info.name]]:
-                self._warn(f"class {info.name} is none of Cityscapes: treated as not labelled")
+        self._note_absent(present)
         frames = list_frames(root, split, self._warn)
         _log.info("reading the annotations of %d frames in %s", len(frames), root)
         read = partial(

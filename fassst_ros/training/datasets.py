@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fassst_ros.card import ClassInfo
 from fassst_ros.coco_format import Shape, file_problem, load_image, parse_shape, read_coco
 from fassst_ros.training.riders import NEEDED, find_riders
+from fassst_ros.training.shapes import Box, bbox, clip, clip_shape, extent
 from fassst_ros.types import ConfigError, Float32Array, InputError, RoiMask, UInt8Array
 
 #: Polygons of COCO leave the image by rounding; only more than this many pixels is a defect.
@@ -49,10 +50,10 @@ class Record:
     path: Path
     size: tuple[int, int]
     labelled: NDArray[np.bool_]
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     shapes: list[Shape | PackedMask] = field(default_factory=list)
-    ignore: list[tuple[float, float, float, float]] = field(default_factory=list)
+    ignore: list[Box] = field(default_factory=list)
 
 
 class PackedMask(NamedTuple):
@@ -79,12 +80,14 @@ class SampleSet:
     """Annotated images of any format as samples. Subclasses read a format and keep its records.
 
     classes: the card's, in order. warnings: every defect that was found, with what became of it.
+    notes: what the set as a whole does not have of what was asked for.
     """
 
     def __init__(self, source: str, classes: Sequence[ClassInfo]) -> None:
         """source: what warnings call the set."""
         self.classes = tuple(classes)
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self._source = source
         self._index = {c.name: i for i, c in enumerate(self.classes)}
         self._records: list[Record] = []
@@ -126,6 +129,11 @@ class SampleSet:
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"{self._source}: {text}")
+
+    def _note_absent(self, present: NDArray[np.bool_]) -> None:
+        """present: (C,) bool, False where the set has no such class."""
+        if absent := [c.name for c, there in zip(self.classes, present, strict=True) if not there]:
+            self.notes.append(f"{self._source}: not labelled, as it has no such class: {', '.join(absent)}")
 
     def _labelled(self, names: Sequence[str] | None, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(C,) bool of the named classes; all where `names` is None. Raises InputError if unknown."""
@@ -173,9 +181,7 @@ class CocoInstances(SampleSet):
             raise InputError(
                 f"{annotation_file} holds none of the classes {', '.join(self._index)}; it has: {known}"
             )
-        for info in self.classes:
-            if not present[self._index[info.name]]:
-                self._warn(f"class {info.name} is no category of the file: treated as not labelled")
+        self._note_absent(present)
         records = self._read_images(raw["images"], image_dir, labelled, present)
         for number, annotation in enumerate(raw["annotations"]):
             self._read_annotation(number, annotation, records, categories)
@@ -246,7 +252,7 @@ class CocoInstances(SampleSet):
             shape: Shape = ()
             if not annotation.get("box_only"):
                 shape = parse_shape(annotation.get("segmentation"), record.size)
-            box, outside = _clip(extent(shape) if shape else _bbox(annotation), record.size)
+            box, outside = clip(extent(shape) if shape else bbox(annotation), record.size)
         except InputError as err:
             self._warn(f"{name}: {err}: its box is ignored")
             self._ignore(record, annotation, name)
@@ -255,53 +261,10 @@ class CocoInstances(SampleSet):
             self._warn(f"{name} leaves the image by {outside:.0f} px: clipped")
         record.boxes.append(box)
         record.labels.append(label)
-        record.shapes.append(_clip_shape(shape, record.size))
+        record.shapes.append(clip_shape(shape, record.size))
 
     def _ignore(self, record: Record, annotation: Mapping[str, Any], name: str) -> None:
         try:
-            record.ignore.append(_clip(_bbox(annotation), record.size)[0])
+            record.ignore.append(clip(bbox(annotation), record.size)[0])
         except InputError as err:
             self._warn(f"{name}: no usable bbox ({err}): skipped")
-
-
-def _bbox(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """The `bbox` of an annotation as xyxy. Raises InputError if there is none."""
-    try:
-        x, y, w, h = (float(v) for v in annotation["bbox"])
-    except (KeyError, TypeError, ValueError) as err:
-        raise InputError(f"bbox is malformed ({type(err).__name__}: {err})") from err
-    return x, y, x + w, y + h
-
-
-def extent(shape: Shape) -> tuple[float, float, float, float]:
-    """The xyxy box around a shape, in pixels."""
-    if isinstance(shape, RoiMask):
-        height, width = shape.bits.shape
-        return shape.x, shape.y, shape.x + width, shape.y + height
-    points = np.concatenate(shape)
-    low, high = points.min(0), points.max(0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _clip(
-    box: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], float]:
-    """The part of a box inside the image, and by how many pixels it left it.
-
-    Raises InputError if less than a pixel of width or height is left.
-    """
-    x0, y0, x1, y1 = box
-    height, width = size
-    inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-    if not (inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1):  # also refuses NaN
-        raise InputError(
-            f"box {tuple(round(v, 1) for v in box)} covers no pixel of the {width}x{height} image"
-        )
-    return inside, max(-x0, -y0, x1 - width, y1 - height)
-
-
-def _clip_shape(shape: Shape, size: tuple[int, int]) -> Shape:
-    if isinstance(shape, RoiMask):
-        return shape
-    limit = np.array([size[1], size[0]], np.float32)
-    return tuple(np.clip(points, 0, limit) for points in shape)

@@ -52,6 +52,8 @@ def open_source(source: DataSource, data_root: Path, classes: Sequence[ClassInfo
         _log.warning("%s", warning)
     if len(opened.warnings) > _SHOWN:
         _log.warning("%s: %d more defects like these", source.name, len(opened.warnings) - _SHOWN)
+    for note in opened.notes:
+        _log.warning("%s", note)
     return opened
 
 

@@ -101,7 +101,18 @@ def test_class_without_a_category_counts_as_not_labelled(tmp_path: Path) -> None
     path = write_coco(tmp_path, [image_entry(tmp_path, 1, 20, 20)], [], [CATEGORIES[0]])
     dataset = CocoInstances(path, tmp_path, CLASSES)
     assert dataset[0].labelled.tolist() == [True, False]
-    assert "class car is no category" in dataset.warnings[0]
+    assert dataset.warnings == []
+    assert dataset.notes == ["annotations.json: not labelled, as it has no such class: car"]
+
+
+def test_missing_images_are_named_before_all_else(tmp_path: Path) -> None:
+    entry = image_entry(tmp_path, 1, 20, 20)
+    path = write_coco(tmp_path, [entry], [rectangle_annotation(1, 1, 2, 2, 9, 9)], [CATEGORIES[0]])
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(
+        InputError, match=r"first defects: annotations.json: image .*000001.jpg cannot be read"
+    ):
+        CocoInstances(path, tmp_path / "elsewhere", CLASSES)
 
 
 @pytest.mark.parametrize(

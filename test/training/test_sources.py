@@ -74,7 +74,17 @@ def test_both_formats_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert [s.counts()["car"] for s in opened] == [1, 1]
     assert opened[0].classes == opened[1].classes
     assert "city (train): 1 images; person 1, rider 1, car 1, bicycle 1" in caplog.text
-    assert "class rider is no category of the file" in caplog.text
+    absent = "rider, truck, bus, train, motorcycle, bicycle"
+    assert f"annotations.json: not labelled, as it has no such class: {absent}" in caplog.text
+
+
+def test_many_defects_do_not_hide_absent_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    objects = [rectangle_annotation(1, 3, 5, 5, 30, 40), *[rectangle_annotation(1, 99, 5, 5, 30, 40)] * 30]
+    write_coco(tmp_path, [image_entry(tmp_path, 1, 60, 80)], objects)
+    (source,) = sources(tmp_path, {"annotations": "annotations.json", "images": "."})
+    open_source(source, tmp_path, CITYSCAPES)
+    assert "10 more defects like these" in caplog.text
+    assert caplog.messages[-1].startswith("annotations.json: not labelled, as it has no such class: rider")
 
 
 def test_labelled_classes_of_an_entry(tmp_path: Path) -> None:
