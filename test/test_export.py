@@ -138,3 +138,9 @@ def test_weights_that_overflow_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not finite in float16"):
         save_weights(network, dataclasses.replace(CARD, name="big"), tmp_path / "big.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"cannot write .*file/tiny\.safetensors"):
+        save_weights(build_network("fassst", **CONFIG), CARD, tmp_path / "file" / "tiny.safetensors")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fassst_ros.training.command import add_execution, execution, first_process, start
+from fassst_ros.training.command import add_execution, execution, first_process, start, whole_number
 from fassst_ros.types import ConfigError
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of the variants' runs and the table; default runs/ablate_STUDY",
     )
-    parser.add_argument("--steps", type=int, default=0, help="length of each phase instead of the recipe's")
+    parser.add_argument(
+        "--steps", type=whole_number(0), default=0, metavar="N", help="length of each phase; 0: the recipe's"
+    )
     add_execution(parser)
 
 

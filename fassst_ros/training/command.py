@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,25 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
         help="change an entry of the recipe, as in optimisation.lr=0.001 or schedule.0.steps=10; repeatable",
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
-    parser.add_argument("--workers", type=int, default=1, help="processes that load and augment images")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of the training step; 0: all")
-    parser.add_argument("--save-every", type=int, default=250, help="steps between checkpoints")
-    parser.add_argument("--log-every", type=int, default=20, help="steps between lines of the log")
-    parser.add_argument("--pictures-every", type=int, default=500, help="steps between pictures; 0: none")
+    for name, minimum, default, words in (
+        ("--workers", 0, 1, "processes that load and augment images; 0: the one that trains does it"),
+        ("--threads", 0, 0, "CPU threads of the training step; 0: all"),
+        ("--save-every", 1, 250, "steps between checkpoints"),
+        ("--log-every", 1, 20, "steps between lines of the log"),
+        ("--pictures-every", 0, 500, "steps between pictures; 0: none"),
+    ):
+        parser.add_argument(name, type=whole_number(minimum), default=default, metavar="N", help=words)
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """What reads an option's whole number from `minimum` on."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {minimum} on")
+        return int(text)
+
+    return read
 
 
 def first_process() -> bool:

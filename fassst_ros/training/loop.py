@@ -22,7 +22,7 @@ from fassst_ros.training.distributed import Group, open_group
 from fassst_ros.training.loader import Batch, make_loader
 from fassst_ros.training.options import Recipe, Schedule
 from fassst_ros.training.progress import Reporter, Speed
-from fassst_ros.training.run_folder import CHECKPOINT, check_recipe, open_folder
+from fassst_ros.training.run_folder import CHECKPOINT, check_recipe, make_folder, open_folder
 from fassst_ros.training.sources import open_sources
 from fassst_ros.training.state import TrainingError, TrainingState
 from fassst_ros.training.stopping import Stopped, StopSignals
@@ -54,7 +54,7 @@ def train(
     after Ctrl-C or SIGTERM, when all is saved; ConfigError, InputError or ModelError before the first
     step if recipe, data, weights or run folder cannot be used.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     with StopSignals() as stop, open_group(device) as group:
         classes = CLASS_LISTS[recipe.classes]
         datasets = open_sources(recipe.data, data_root, classes)

@@ -10,6 +10,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ from fassst_ros.training.recipes import as_mapping, differences
 from fassst_ros.types import ConfigError
 
 RECIPE, ENVIRONMENT, LOG, CHECKPOINT = "recipe.yaml", "environment.jsonl", "log.jsonl", "checkpoint.pt"
+
+
+def make_folder(run: Path) -> None:
+    """Raises ConfigError if no file can be written there."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run):
+            pass
+    except OSError as err:
+        raise ConfigError(
+            f"cannot write the run folder {run}: {err.strerror or err}. Name another one with --run-folder"
+        ) from err
 
 
 def check_recipe(run: Path, recipe: Recipe, changed: bool) -> None:

@@ -131,7 +131,7 @@ class TrainingState:
             self.average.load_state_dict(state["average"])
             self._load_optimiser(state["optimiser"], path)
             self.done, self.best = int(state["done"]), float(state.get("best", -1.0))
-        except (OSError, EOFError, KeyError, ValueError, RuntimeError, UnpicklingError) as err:
+        except (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, UnpicklingError) as err:
             reason = " ".join(str(err).split())[:300]
             raise TrainingError(
                 f"{path} is damaged or of another network: {reason}. Take another run folder"

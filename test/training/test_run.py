@@ -18,6 +18,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_run import read_log, recipe_file, write_cars
 
+from fassst_ros.cli import main
 from fassst_ros.export import load_network
 from fassst_ros.networks.fassst import FASSST
 from fassst_ros.training.distributed import Group, open_group
@@ -130,11 +131,30 @@ def test_a_signal_in_the_last_step_comes_too_late(
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["done"] == 1
 
 
-def test_a_foreign_checkpoint_is_refused(data_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"not one")
+@pytest.mark.parametrize("content", [b"not one", b"\x80\x02]q\x00.", b"", {"network": 5}, [1]])
+def test_a_foreign_checkpoint_is_refused(run: Path, data_root: Path, tmp_path: Path, content: Any) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "checkpoint.pt")
+    recipe = load_recipe(run.parent / "recipe.yaml")
+    state = TrainingState.start(recipe, data_root, Group(torch.device("cpu")))
     with pytest.raises(TrainingError, match="damaged or of another network"):
-        train(load_recipe(recipe_file(tmp_path)), data_root, tmp_path / "run", workers=0)
+        state.resume(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("folder", ["file", "file/run", "/proc/run"])
+def test_a_run_folder_that_cannot_be_written(data_root: Path, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"cannot write the run folder .*{folder}: .*--run-folder"):
+        train(load_recipe(recipe_file(tmp_path)), data_root, tmp_path / folder, workers=0)
+
+
+@pytest.mark.parametrize("options", ["--save-every 0", "--log-every 0", "--workers -1", "--threads -2"])
+def test_numbers_that_cannot_be(options: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "recipe.yaml", *options.split()])
+    assert "expected a whole number from" in capsys.readouterr().err
 
 
 def test_arguments_that_the_network_refuses(data_root: Path, tmp_path: Path) -> None:
