@@ -114,6 +114,8 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
         if meta["choices"] and value not in meta["choices"]:
             raise fail("one of " + ", ".join(meta["choices"]))
         return value
+    if isinstance(value, str):
+        value = _number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise fail("a number")
     if isinstance(value, float) and not math.isfinite(value):
@@ -124,6 +126,14 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
     if (low is not None and value < low) or (high is not None and value > high):
         raise fail(f"a value in [{low}, {high}]")
     return kind(value)
+
+
+def _number(text: str) -> Any:
+    """The number that a text such as 1e-4 is, which YAML 1.1 takes for a string; else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:

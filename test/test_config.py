@@ -21,13 +21,24 @@ def test_defaults_and_values() -> None:
     assert isinstance(options.max_instances, int)
 
 
+def test_numbers_that_yaml_takes_for_strings(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("score_threshold: 1e-4\nmax_instances: 1e2\n", encoding="utf-8")
+    options = from_mapping(SegmentOptions, load_yaml(path), str(path))
+    assert options == SegmentOptions(score_threshold=0.0001, max_instances=100)
+    assert isinstance(options.max_instances, int)
+
+
 @pytest.mark.parametrize(
     ("cls", "values", "problem"),
     [
         (SegmentOptions, {"threshold": 1}, "unknown setting threshold; known: score_threshold"),
         (SegmentOptions, {"score_threshold": float("nan")}, "a finite number"),
         (SegmentOptions, {"score_threshold": 1.1}, r"\[-1.0, 1.0\]"),
-        (SegmentOptions, {"score_threshold": "0.5"}, "a number"),
+        (SegmentOptions, {"score_threshold": "high"}, "score_threshold = 'high'; expected a number"),
+        (SegmentOptions, {"score_threshold": "-inf"}, "a finite number"),
+        (SegmentOptions, {"score_threshold": "1e1"}, r"\[-1.0, 1.0\]"),
+        (SegmentOptions, {"max_instances": "2.5e0"}, "a whole number"),
         (SegmentOptions, {"score_threshold": True}, "a number"),
         (SegmentOptions, {"max_instances": 0}, r"\[1, 65535\]"),
         (SegmentOptions, {"max_instances": 2.5}, "a whole number"),

@@ -43,7 +43,7 @@ def test_a_phase_changes_entries_of_the_common_augmentation(tmp_path: Path) -> N
 
 def test_overrides_and_preset(tmp_path: Path) -> None:
     path = recipe_file(tmp_path, val={"annotations": "set.json", "images": "."})
-    changes = ["optimisation.lr=0.01", "schedule.1.steps=7", "config.grid=4", "val.every=5", "seed=3"]
+    changes = ["optimisation.lr=1e-2", "schedule.1.steps=7", "config.grid=4", "val.every=5", "seed=3"]
     recipe = load_recipe(path, changes)
     assert recipe.optimisation == Optimisation(lr=0.01, batch=2, warmup=2)
     assert [s.steps for s in recipe.schedule] == [3, 7]
