@@ -60,6 +60,8 @@ class CityscapesInstances(SampleSet):
         if "person" in self._index and "rider" not in self._index:
             index[25] = self._index["person"]
         self._note_absent(present)
+        if labelled is not None:
+            self._check_labelled(labelled, present)
         frames = list_frames(root, split, self._warn)
         _log.info("reading the annotations of %d frames in %s", len(frames), root)
         read = partial(

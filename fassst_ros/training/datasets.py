@@ -6,6 +6,7 @@ says which, so that the loss does not punish a true detection that nobody annota
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,16 +136,20 @@ class SampleSet:
         if absent := [c.name for c, there in zip(self.classes, present, strict=True) if not there]:
             self.notes.append(f"{self._source}: not labelled, as it has no such class: {', '.join(absent)}")
 
-    def _labelled(self, names: Sequence[str] | None, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(C,) bool of the named classes; all where `names` is None. Raises InputError if unknown."""
-        if names is None:
-            return present
-        unknown = [n for n in names if n not in self._index]
-        if unknown and len(unknown) == len(
-            names
-        ):  # a set may label more than the card knows, but not only that
+    def _check_labelled(self, names: Sequence[str], present: NDArray[np.bool_]) -> None:
+        """Note which names of a recipe's `labelled` change nothing. Raises InputError if none is a class."""
+        if names and not any(name in self._index for name in names):
             raise InputError(f"labelled classes {list(names)} are none of {', '.join(self._index)}")
-        return np.logical_and(present, [c.name in names for c in self.classes])
+        there = {c.name for c, known in zip(self.classes, present, strict=True) if known}
+        if unused := [name for name in names if name not in there]:
+            self.notes.append(
+                f"{self._source}: without effect in `labelled`, as the set or the class list of the recipe "
+                f"has no such class: {', '.join(unused)}"
+            )
+
+    def _labelled(self, names: Sequence[str] | None, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(C,) bool of the named classes that are present; of all where `names` is None."""
+        return present if names is None else np.logical_and(present, [c.name in names for c in self.classes])
 
 
 class CocoInstances(SampleSet):
@@ -155,8 +160,8 @@ class CocoInstances(SampleSet):
     An annotation with `box_only` true is an object whose mask is not known: it trains class and box.
     riders: persons on bicycles and motorcycles become class rider, unclear cases are ignored (riders.py);
     riders then count as labelled where persons, bicycles and motorcycles are.
-    Raises InputError if the file is unusable as a whole, if no image is left, or for an unknown name,
-    ConfigError for riders without such a class.
+    Raises InputError if the file is unusable as a whole, if no image is left, or if `labelled`
+    names no class, ConfigError for riders without such a class.
     """
 
     def __init__(
@@ -182,6 +187,10 @@ class CocoInstances(SampleSet):
                 f"{annotation_file} holds none of the classes {', '.join(self._index)}; it has: {known}"
             )
         self._note_absent(present)
+        if labelled is None:
+            self._note_names(raw["images"], names)
+        else:
+            self._check_labelled(labelled, present)
         records = self._read_images(raw["images"], image_dir, labelled, present)
         for number, annotation in enumerate(raw["annotations"]):
             self._read_annotation(number, annotation, records, categories)
@@ -205,7 +214,7 @@ class CocoInstances(SampleSet):
                 path = image_dir / entry["file_name"]
                 names = labelled
                 if names is None and "labelled_classes" in entry:
-                    names = [n.strip() for n in entry["labelled_classes"].split(",") if n.strip()]
+                    names = _split(entry["labelled_classes"])
                 names = None if names is None else self._with_rider(names)
                 record = Record(image_id, path, size, self._labelled(names, present))
             except (KeyError, TypeError, ValueError, AttributeError) as err:
@@ -219,6 +228,16 @@ class CocoInstances(SampleSet):
                 continue
             records[image_id] = record
         return records
+
+    def _note_names(self, entries: Sequence[Mapping[str, Any]], categories: Sequence[str]) -> None:
+        """Note the names in `labelled_classes` that are no category of the file, as mistyped ones."""
+        texts = [e["labelled_classes"] for e in entries if isinstance(e.get("labelled_classes"), str)]
+        images = Counter(name for text in texts for name in _split(text) if name not in categories)
+        for name, count in images.items():
+            self.notes.append(
+                f"{self._source}: {name} is no category of the file: without effect in labelled_classes of "
+                f"{count} images"
+            )
 
     def _read_annotation(
         self,
@@ -268,3 +287,8 @@ class CocoInstances(SampleSet):
             record.ignore.append(clip(bbox(annotation), record.size)[0])
         except InputError as err:
             self._warn(f"{name}: no usable bbox ({err}): skipped")
+
+
+def _split(names: str) -> list[str]:
+    """The names in a text with commas between them."""
+    return [name for part in names.split(",") if (name := part.strip())]

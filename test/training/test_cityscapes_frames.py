@@ -76,6 +76,8 @@ def test_other_class_lists_take_what_they_know(tmp_path: Path) -> None:
         CityscapesInstances(tmp_path, "train", [ClassInfo(1, "zebra", (0, 0, 0))])
     some = CityscapesInstances(tmp_path, "train", CITYSCAPES, ["car", "bus"])[0]
     assert [NAMES[i] for i in np.flatnonzero(some.labelled)] == ["car", "bus"]
+    (note,) = CityscapesInstances(tmp_path, "train", CITYSCAPES, ["car", "lorry"]).notes
+    assert note.endswith("has no such class: lorry")
 
 
 def test_polygons_replace_a_missing_instance_map(tmp_path: Path) -> None:

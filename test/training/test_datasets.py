@@ -193,6 +193,27 @@ def test_no_class_at_all_may_be_labelled_in_an_image(tmp_path: Path) -> None:
     assert dataset[0].labels.tolist() == [0]
 
 
+def test_image_that_labels_only_other_classes_is_one_without_labels(tmp_path: Path) -> None:
+    names = ("person", "airplane, zebra", "airplane")
+    entries = [image_entry(tmp_path, i + 1, 20, 20, labelled_classes=n) for i, n in enumerate(names)]
+    dataset = CocoInstances(write_coco(tmp_path, entries, []), tmp_path, CLASSES)
+    assert [dataset[i].labelled.tolist() for i in range(3)] == [[True, False], [False] * 2, [False] * 2]
+
+
+def test_labelled_names_without_effect_are_told(tmp_path: Path) -> None:
+    entries = [image_entry(tmp_path, i, 20, 20, labelled_classes="persn, car") for i in (1, 2)]
+    path = write_coco(tmp_path, entries, [], CATEGORIES[:1])
+    absent, mistyped, in_images = CocoInstances(path, tmp_path, CLASSES).notes
+    assert "no such class: car" in absent
+    assert "persn is no category of the file: without effect in labelled_classes of 2 images" in mistyped
+    assert "car is no category of the file" in in_images
+    dataset = CocoInstances(path, tmp_path, CLASSES, ["person", "car", "persn"])
+    assert dataset[0].labelled.tolist() == [True, False]
+    assert dataset.notes[0] == absent
+    assert "without effect in `labelled`" in dataset.notes[1]
+    assert dataset.notes[1].endswith("no such class: car, persn")
+
+
 def test_object_that_leaves_the_image_is_clipped_and_named(tmp_path: Path) -> None:
     dataset = one_image(tmp_path, [rectangle_annotation(7, 1, 50, 30, 95, 70)])
     np.testing.assert_array_equal(dataset[0].boxes, np.array([[50, 30, 80, 60]], np.float32))
