@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fassst_ros.types import ModelError
 
+_WEIGHTS = (".safetensors", ".pt")  # what training writes
 DEFAULT_MODEL = "fassst_768_street"
 
 
@@ -40,7 +41,7 @@ def resolve_model(name: str) -> Path:
     """The model file that `name` means: a path, the name of a shipped model, or "" = the default.
 
     Links are not followed: the card lies beside the link. Raises ModelError, listing the shipped
-    models, if there is no such file.
+    models, if there is no such file, and for weights that were not exported.
     """
     wanted = name or DEFAULT_MODEL
     shipped = shipped_models()
@@ -48,6 +49,8 @@ def resolve_model(name: str) -> Path:
         return shipped[wanted]
     path = Path(wanted).expanduser()
     if path.is_file():
+        if path.suffix in _WEIGHTS:
+            raise ModelError(f"{path} holds weights, and no graph that can be run. {_exported(path)}")
         return path.absolute()
     if path.suffix or len(path.parts) > 1:
         reason = f"model file {wanted} " + ("is a folder" if path.is_dir() else "does not exist")
@@ -59,3 +62,12 @@ def resolve_model(name: str) -> Path:
         f"{reason}. Give the path of an .onnx file with its card beside it, or one of: {known or 'none'} "
         f"(looked in: {places})"
     )
+
+
+def _exported(weights: Path) -> str:
+    """How to get the model of a file with weights."""
+    model = weights.with_suffix(".onnx")
+    if model.is_file():
+        return f"Give the model beside it: {model}"
+    source = weights if weights.suffix == ".safetensors" else weights.parent / "NAME.safetensors"
+    return f"Export it first: fassst export {source} --out models"

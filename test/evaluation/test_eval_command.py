@@ -145,6 +145,28 @@ def test_unknown_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "absent.onnx does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["eval", "compare"])
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("tiny.safetensors", "Export it first: fassst export {folder}/tiny.safetensors --out models"),
+        ("checkpoint.pt", "Export it first: fassst export {folder}/NAME.safetensors --out models"),
+        ("found.safetensors", "Give the model beside it: {folder}/found.onnx"),
+    ],
+)
+def test_weights_must_be_exported_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str, match: str
+) -> None:
+    write_set(tmp_path)
+    write_constant_model(tmp_path)
+    (tmp_path / name).write_bytes(b"weights")
+    words = [command, tmp_path / name, "--annotations", tmp_path / "truth.json", "--images", tmp_path]
+    assert main([str(word) for word in words]) == 1
+    message = capsys.readouterr().err
+    assert f"{name} holds weights" in message
+    assert match.format(folder=tmp_path) in message
+
+
 def test_set_of_broken_images_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_set(tmp_path)
     for path in tmp_path.glob("*.jpg"):
