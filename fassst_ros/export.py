@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,10 @@ def export_model(
 ) -> tuple[Path, dict[str, float]]:
     """Write NAME.onnx, NAME.safetensors and NAME.json; returns the .onnx path and its parity errors.
 
-    Weights are rounded to float16 first, so that all files hold the same numbers.
-    Raises ModelError if ONNX Runtime and torch disagree by more than TOLERANCE.
+    Weights are rounded to float16 first, so that all files hold the same numbers. Files of that name are
+    replaced at the end, when the new ones are known to be right.
+    Raises ModelError if ONNX Runtime and torch disagree by more than TOLERANCE, or nothing can be written.
     """
-    import torch
-
     height, width = network.input_size
     rounded = {k: v.half().float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     network.load_state_dict(rounded)
@@ -89,16 +89,34 @@ def export_model(
         masks=MaskInfo(network.mask_kind, *network.mask_size, card.masks.threshold, network.mask_padding),
         files={},
     )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export_", dir=folder) as beside:
+            errors = _export_checked(network, card, Path(beside))
+            for path in Path(beside).iterdir():
+                path.replace(folder / path.name)
+    except OSError as err:
+        raise ModelError(f"cannot export to {folder}: {err}") from err
+    return folder / f"{card.name}.onnx", errors
+
+
+def _export_checked(network: SegmentationNetwork, card: ModelCard, folder: Path) -> dict[str, float]:
+    """Write the three files and compare; returns the parity errors."""
+    import torch
+
     weights, model = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
     save_weights(network, card, weights)
-    _write_onnx(network, card, torch.zeros((1, height, width, 3), dtype=torch.uint8), model)
+    _write_onnx(network, card, torch.zeros((1, *network.input_size, 3), dtype=torch.uint8), model)
     errors = parity(network, model)
     too_far = {k: v for k, v in errors.items() if not v < TOLERANCE[k]}
     if too_far:
-        raise ModelError(f"{model}: ONNX Runtime and torch differ by {too_far}; allowed {TOLERANCE}")
+        raise ModelError(
+            f"{model.name} was not written: ONNX Runtime and torch differ by {too_far}; allowed {TOLERANCE}. "
+            "Where slots tie, as in a hardly trained network, rounding decides between them: train longer"
+        )
     card = dataclasses.replace(card, files={p.name: sha256(p) for p in (model, weights)})
     card_path(model).write_text(card.to_json(), encoding="utf-8")
-    return model, errors
+    return errors
 
 
 def _write_onnx(network: SegmentationNetwork, card: ModelCard, example: Any, path: Path) -> None:

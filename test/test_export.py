@@ -131,6 +131,22 @@ def test_broken_weights_are_named(exported: Path, tmp_path: Path) -> None:
         load_network(exported.with_suffix(".safetensors"), width=32)
 
 
+def test_a_failed_export_leaves_the_earlier_model(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in exported.parent.iterdir()}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    assert set(before) == {"tiny.onnx", "tiny.safetensors", "tiny.json"}
+    monkeypatch.setitem(TOLERANCE, "masks", 0.0)
+    network, card = load_network(exported.with_suffix(".safetensors"))
+    with torch.no_grad():
+        network.pyramid.predict.bias += 0.02  # type: ignore[union-attr, operator]
+    with pytest.raises(ModelError, match=r"tiny.onnx was not written: .*Where slots tie, as in a hardly"):
+        export_model(network, card, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_weights_that_overflow_are_not_written(tmp_path: Path) -> None:
     network = build_network("fassst", **CONFIG)
     with torch.no_grad():
