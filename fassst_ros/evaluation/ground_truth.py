@@ -34,6 +34,8 @@ class GroundTruth:
     ) -> GroundTruth:
         """Of the content of a COCO file; categories are matched to `classes` by name.
 
+        To a model that has persons but no riders, as those of COCO, a rider may be a person or not: riders
+        of the file are crowds of persons then.
         only: ids of the images whose objects are wanted; None: all. Raises InputError, naming image or
         annotation, for what is malformed, and if none of the classes is there.
         """
@@ -41,6 +43,8 @@ class GroundTruth:
         known = {c.get("id"): ids[c["name"]] for c in raw["categories"] if c.get("name") in ids}
         if not known:
             raise InputError(f"the annotations have none of the classes {', '.join(ids)}")
+        riders = _riders(raw, ids)
+        known |= dict.fromkeys(riders, ids.get("person", 0))
         images: dict[int, dict[str, Any]] = {}
         for entry in raw["images"]:
             _check_image(entry, images)
@@ -54,7 +58,8 @@ class GroundTruth:
         for annotation in raw["annotations"]:
             class_id = known.get(annotation.get("category_id"))
             if class_id is not None and class_id in counted.get(annotation.get("image_id"), ()):
-                objects.append(_object(annotation, class_id, images[annotation["image_id"]]))
+                crowd = annotation["category_id"] in riders
+                objects.append(_object(annotation, class_id, images[annotation["image_id"]], crowd))
         defined = [repr(c.get("id")) for c in raw["categories"]]
         used = dict.fromkeys(repr(a.get("category_id")) for a in raw["annotations"])
         undefined = tuple(name for name in used if name not in defined)
@@ -107,8 +112,17 @@ def _labelled(entry: Mapping[str, Any], ids: Mapping[str, int]) -> set[int]:
     return {ids[name] for part in names.split(",") if (name := part.strip()) in ids}
 
 
-def _object(annotation: Mapping[str, Any], class_id: int, image: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked copy of an annotation.
+def _riders(raw: Mapping[str, Any], ids: Mapping[str, int]) -> list[Any]:
+    """Categories that count as crowds of persons."""
+    if "person" not in ids or "rider" in ids:
+        return []
+    return [c.get("id") for c in raw["categories"] if c.get("name") == "rider"]
+
+
+def _object(
+    annotation: Mapping[str, Any], class_id: int, image: Mapping[str, Any], crowd: bool
+) -> dict[str, Any]:
+    """A checked copy of an annotation, made a crowd if `crowd`.
 
     An object of which only the box is known counts as a crowd that fills it: nobody can tell a right mask.
     """
@@ -134,5 +148,5 @@ def _object(annotation: Mapping[str, Any], class_id: int, image: Mapping[str, An
         "segmentation": shape,
         "bbox": box,
         "area": area,
-        "iscrowd": int(box_only or annotation.get("iscrowd", 0)),
+        "iscrowd": int(crowd or box_only or annotation.get("iscrowd", 0)),
     }

@@ -205,6 +205,24 @@ def test_classes_are_matched_by_name_and_unknown_ones_are_told() -> None:
         CityscapesMetric([ClassInfo(1, "zebra", (1, 1, 1))])
 
 
+def test_person_found_on_a_rider_is_neither_right_nor_wrong_without_that_class(tmp_path: Path) -> None:
+    """Training takes riders for persons where the class list has no rider (street)."""
+    ids = street()
+    write_frame(tmp_path, 1, ids, "val")
+    dataset = open_cityscapes(tmp_path, "val")
+    found = [(0.9, 1, ids == 25000), (0.8, 1, ids == 24000)]  # the surer one is the rider
+    result = evaluate_predictions(dataset.content, {1: instances_of((96, 192), found)}, STREET)
+    for kind in ("mask", "box"):
+        assert result[kind]["per_class"]["person"]["AP"] == pytest.approx(1.0)
+    missed = evaluate_predictions(dataset.content, {1: instances_of((96, 192), found[1:])}, STREET)
+    assert missed["mask"]["per_class"]["person"]["AP"] == pytest.approx(1.0)
+    # To a model that has the class, they are two.
+    wrong = [(0.9, 24, ids == 25000), (0.8, 24, ids == 24000)]
+    result = evaluate_predictions(dataset.content, {1: instances_of((96, 192), wrong)}, CITYSCAPES)
+    assert result["mask"]["per_class"]["person"]["AP"] == pytest.approx(0.5)
+    assert result["mask"]["per_class"]["rider"]["AP"] == 0.0
+
+
 def test_map_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match=r"\(10, 20\).*\(96, 192\)"):
         CityscapesMetric(CITYSCAPES).add(Instances.empty((10, 20)), street())
