@@ -60,12 +60,14 @@ def fill(args: argparse.Namespace, teacher: Detections) -> int:
         say(f"{args.annotations.name} has no category {name}: not added")
     number = max((a["id"] for a in raw["annotations"] if isinstance(a.get("id"), int)), default=0)
     added = dict.fromkeys((name for name in ids if name in looked), 0)
+    complete = True  # no image leaves a class out, so that none is even opened
     failures: list[str] = []
     for image in track(_labelled_images(raw, names, args.annotations), "filling"):
         labelled = image.classes - set(args.incomplete)
         if args.incomplete:
             image.entry["labelled_classes"] = ", ".join(name for name in ids if name in labelled)
         wanted = {_IDS[name] for name in set(added) - labelled}
+        complete = complete and not wanted
         pixels = _read(image.entry, args.images, failures) if wanted else None
         if pixels is None:
             continue
@@ -78,7 +80,12 @@ def fill(args: argparse.Namespace, teacher: Detections) -> int:
             raw["annotations"].append({"id": number, **annotation})
     raw.setdefault("info", {})["filled"] = provenance(args)
     write_text(args.out, json.dumps(raw))
-    say(f"{args.out}: added {', '.join(f'{name} {n}' for name, n in added.items())}")
+    if complete:
+        say(
+            f"{args.out}: every image labels every class that is looked for: nothing to add, no image was read"
+        )
+    else:
+        say(f"{args.out}: added {', '.join(f'{name} {n}' for name, n in added.items())}")
     return report(failures)
 
 

@@ -160,6 +160,32 @@ def test_fill_adds_boxes_of_unlabelled_classes_only(
     assert [p.name for p in out.parent.iterdir()] == ["filled.json"]
 
 
+def test_fill_says_when_there_is_nothing_to_add(
+    tmp_path: Path, car_finder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = (
+        write_coco(tmp_path, [image_entry(tmp_path, 1, 64, 64)], [], CATEGORIES),
+        tmp_path / "out.json",
+    )
+    words = (
+        "fill",
+        source,
+        "--images",
+        tmp_path / "absent",
+        "--teacher",
+        car_finder,
+        SIDE_BY_SIDE,
+        "--out",
+        out,
+    )
+    assert label(*words) == 0
+    message = capsys.readouterr().err
+    assert "every image labels every class that is looked for: nothing to add, no image was read" in message
+    assert "added" not in message
+    assert label(*words, "--incomplete", "car", "--overwrite") == 1  # now the missing folder shows
+    assert "left out: image" in capsys.readouterr().err
+
+
 def test_fill_takes_a_class_for_incomplete(tmp_path: Path, car_finder: Path) -> None:
     entries = [image_entry(tmp_path, 1, 64, 64)]
     source, out = write_coco(tmp_path, entries, [], CATEGORIES), tmp_path / "filled.json"
