@@ -80,12 +80,10 @@ def fill(args: argparse.Namespace, teacher: Detections) -> int:
             raw["annotations"].append({"id": number, **annotation})
     raw.setdefault("info", {})["filled"] = provenance(args)
     write_text(args.out, json.dumps(raw))
+    said = f"added {', '.join(f'{name} {n}' for name, n in added.items())}"
     if complete:
-        say(
-            f"{args.out}: every image labels every class that is looked for: nothing to add, no image was read"
-        )
-    else:
-        say(f"{args.out}: added {', '.join(f'{name} {n}' for name, n in added.items())}")
+        said = "every image labels every class that is looked for: nothing to add, no image was read"
+    say(f"{args.out}: {said}")
     return report(failures)
 
 
