@@ -125,11 +125,16 @@ class FASSST(SegmentationNetwork):
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
-        if set(self.loss_weights) != set(LOSS_WEIGHTS) or not all(w >= 0 for w in self.loss_weights.values()):
+        weights = loss_weights or {}
+        if (
+            not isinstance(weights, Mapping)
+            or set(weights) - set(LOSS_WEIGHTS)
+            or not all(isinstance(w, (int, float)) and w >= 0 for w in weights.values())
+        ):
             raise ValueError(
                 f"loss_weights are {loss_weights}; expected numbers >= 0 for {', '.join(LOSS_WEIGHTS)}"
             )
+        self.loss_weights = {**LOSS_WEIGHTS, **weights}
         self.input_size, self.num_classes = (height, columns), num_classes
         self.slots = grid * grid
         self.mask_size = (2 * roi_size, 2 * roi_size)

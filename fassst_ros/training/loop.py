@@ -23,7 +23,7 @@ from fassst_ros.training.loader import Batch, make_loader
 from fassst_ros.training.options import Recipe, Schedule
 from fassst_ros.training.progress import Reporter, Speed
 from fassst_ros.training.run_folder import CHECKPOINT, check_recipe, make_folder, open_folder
-from fassst_ros.training.sources import open_sources
+from fassst_ros.training.sources import check_source, open_sources
 from fassst_ros.training.state import TrainingError, TrainingState
 from fassst_ros.training.stopping import Stopped, StopSignals
 from fassst_ros.training.validation import evaluate, open_validation, picture
@@ -57,11 +57,14 @@ def train(
     make_folder(run)
     with StopSignals() as stop, open_group(device) as group:
         classes = CLASS_LISTS[recipe.classes]
-        datasets = open_sources(recipe.data, data_root, classes)
-        recipe = recipe.in_steps(sum(map(len, datasets)))
-        check_recipe(run, recipe, changed)
-        validation = open_validation(recipe.val, data_root, classes) if recipe.val else None
+        # What is quick to check comes before the data, whose reading may take minutes.
+        for source in recipe.data:
+            check_source(source, data_root)
         state = TrainingState.start(recipe, data_root, group)
+        validation = open_validation(recipe.val, data_root, classes) if recipe.val else None
+        datasets = open_sources(recipe.data, data_root, classes)
+        state.recipe = recipe = recipe.in_steps(sum(map(len, datasets)))
+        check_recipe(run, recipe, changed)
         state.resume(run / CHECKPOINT)
         group.wait()  # all have read what the first one goes on to write
         if group.first:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fassst_ros.card import ClassInfo
+from fassst_ros.cityscapes_format import list_frames
 from fassst_ros.training.cityscapes import CityscapesInstances
 from fassst_ros.training.datasets import CocoInstances, SampleSet
 from fassst_ros.training.options import DataSource
@@ -36,14 +37,13 @@ def open_source(source: DataSource, data_root: Path, classes: Sequence[ClassInfo
 
     Raises InputError, saying what was looked for, if files are missing or the set cannot be used.
     """
+    check_source(source, data_root)
     labelled = source.labelled or None
     opened: SampleSet
     if source.format == "cityscapes":
         opened = CityscapesInstances(data_root / source.root, source.split, classes, labelled)
     else:
         annotations, images = data_root / source.annotations, data_root / source.images
-        if not annotations.is_file() or not images.is_dir():
-            raise InputError(_missing(annotations, images, data_root))
         riders = source.mapping == "cityscapes"
         opened = CocoInstances(annotations, images, classes, labelled, riders=riders)
     objects = ", ".join(f"{name} {n}" for name, n in opened.counts().items() if n)
@@ -55,6 +55,16 @@ def open_source(source: DataSource, data_root: Path, classes: Sequence[ClassInfo
     for note in opened.notes:
         _log.warning("%s", note)
     return opened
+
+
+def check_source(source: DataSource, data_root: Path) -> None:
+    """Raises InputError, saying what was looked for, if the files of a set are not there; reads none."""
+    if source.format == "cityscapes":
+        list_frames(data_root / source.root, source.split, lambda _: None)
+        return
+    annotations, images = data_root / source.annotations, data_root / source.images
+    if not annotations.is_file() or not images.is_dir():
+        raise InputError(_missing(annotations, images, data_root))
 
 
 def _missing(annotations: Path, images: Path, data_root: Path) -> str:

@@ -46,6 +46,8 @@ class TrainingState:
         """Before the first step, with the published or earlier weights that the recipe names."""
         if recipe.optimisation.precision == "bf16" and group.device.type == "cuda" and not _has_bf16():
             raise ConfigError("this GPU computes no bf16; take --set optimisation.precision=f32")
+        for later in recipe.schedule[1:]:  # what the network refuses must not show in the middle of the run
+            build(recipe, later)
         torch.manual_seed(recipe.seed)
         phase = recipe.schedule[0]
         network = build(recipe, phase)
@@ -190,7 +192,7 @@ def build(recipe: Recipe, phase: Schedule) -> SegmentationNetwork:
     config = {**recipe.config, "input_size": [phase.input_height, phase.input_width]}
     try:
         network = build_network(recipe.network, num_classes=len(CLASS_LISTS[recipe.classes]), **config)
-    except ValueError as err:
+    except (ValueError, RuntimeError) as err:
         raise ConfigError(f"recipe {recipe.name}: network {recipe.network}: {err}") from err
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

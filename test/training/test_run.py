@@ -26,7 +26,7 @@ from fassst_ros.training.loop import train
 from fassst_ros.training.options import load_recipe
 from fassst_ros.training.progress import Reporter, Speed
 from fassst_ros.training.state import TrainingError, TrainingState
-from fassst_ros.types import ConfigError
+from fassst_ros.types import ConfigError, FassstError
 
 VAL = {"annotations": "set.json", "images": ".", "every": 3, "limit": 4}
 
@@ -157,10 +157,27 @@ def test_numbers_that_cannot_be(options: str, capsys: pytest.CaptureFixture[str]
     assert "expected a whole number from" in capsys.readouterr().err
 
 
-def test_arguments_that_the_network_refuses(data_root: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file(tmp_path), ["config.loss_weights={masks: 1.0}"])
-    with pytest.raises(ConfigError, match=r"loss_weights are .*'masks'"):
-        train(recipe, data_root, tmp_path / "run", workers=0)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("config.loss_weights={masks: 1.0}", r"loss_weights are .*'masks'"),
+        ("config.loss_weights=5", "loss_weights are 5; expected numbers"),
+        ("config.loss_weights={mask: high}", "expected numbers >= 0 for mask"),
+        ("config.grid=abc", "grid is 'abc'; expected a whole number from 1 on"),
+        ("config.width=-3", "width is -3"),
+        ("config.fusion=5", "fusion is 5; expected true or false"),
+        ("config.backbone=5", "backbone is 5; expected a string"),
+        ("config.gird=3", "unknown argument gird; known: num_classes, input_size, grid"),
+        ("schedule.1.input_width=100", r"input_size is \(96, 100\)"),
+        ("backbone_weights=none.pt", "cannot start MobileNetV2 from"),
+        ("val={annotations: none.json, images: .}", r"none\.json"),
+    ],
+)
+def test_what_is_wrong_shows_before_the_data_are_read(tmp_path: Path, change: str, words: str) -> None:
+    (tmp_path / "set.json").write_text("is not read")
+    recipe = load_recipe(recipe_file(tmp_path), [change])
+    with pytest.raises(FassstError, match=words):
+        train(recipe, tmp_path, tmp_path / "run", workers=0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
