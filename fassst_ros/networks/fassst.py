@@ -115,6 +115,8 @@ class FASSST(SegmentationNetwork):
         height, columns = input_size
         if scales not in (1, 2) or (scales == 2 and peaks != "levels"):
             raise ValueError(f"scales is {scales!r} with peaks {peaks!r}; expected 1, or 2 with peaks levels")
+        if peaks == "levels" and head_depth != 5:
+            raise ValueError(f"head_depth {head_depth} chooses E, which peaks levels do not read")
         if height % (32 * scales) or columns % (32 * scales):
             raise ValueError(f"input_size is {tuple(input_size)}; expected multiples of {32 * scales}")
         for name, value, known in (

@@ -262,6 +262,7 @@ def test_wrong_arguments_are_named() -> None:
         ({"matching": "nearest"}, "hungarian"),
         ({"peaks": "far"}, "levels"),
         ({"scales": 2}, "peaks levels"),
+        ({"head_depth": 4, "peaks": "levels"}, "chooses E"),
         ({"scales": 3, "peaks": "levels"}, "expected 1, or 2"),
         ({"scales": 2, "peaks": "levels", "input_size": (96, 128)}, "multiples of 64"),
     ):
