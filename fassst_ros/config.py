@@ -124,7 +124,7 @@ def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str
         raise fail("a whole number")
     low, high = meta["minimum"], meta["maximum"]
     if (low is not None and value < low) or (high is not None and value > high):
-        raise fail(f"a value in [{low}, {high}]")
+        raise fail(f"a value of at least {low}" if high is None else f"a value in [{low}, {high}]")
     return kind(value)
 
 

@@ -55,14 +55,16 @@ def save_weights(network: SegmentationNetwork, card: ModelCard, path: Path) -> N
     """Write NAME.safetensors in float16 and NAME.json beside it. Raises ModelError if that is impossible."""
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     if not all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()):
         raise ModelError(f"weights for {path} are not finite in float16; nothing was written")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in state.items()}, path)
+        # Not save_file, whose files only their owner can read.
+        path.with_suffix(".tmp").write_bytes(save({k: v.contiguous() for k, v in state.items()}))
+        path.with_suffix(".tmp").replace(path)
         card_path(path).write_text(card.to_json(), encoding="utf-8")
     except (OSError, SafetensorError) as err:
         raise ModelError(f"cannot write {path} and its card: {err}") from err

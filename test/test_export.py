@@ -120,6 +120,12 @@ def test_command_refuses_a_wrong_size(
     assert "Traceback" not in message
 
 
+def test_weights_can_be_read_by_others(exported: Path) -> None:
+    """The safetensors library's own files are their owner's only, which a shared run folder is not for."""
+    modes = {exported.with_suffix(suffix).stat().st_mode for suffix in (".safetensors", ".json")}
+    assert len(modes) == 1
+
+
 def test_broken_weights_are_named(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nothing\.safetensors"):
         load_network(tmp_path / "nothing.safetensors")

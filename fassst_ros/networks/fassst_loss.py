@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Default weights: the paper's Lm, Ll and Lc (section 3.4), then terms that it does not have.
 LOSS_WEIGHTS = {"mask": 5.75, "box": 3.0, "class": 1.25, "quality": 1.0, "dense": 1.0}
-MAX_ROIS = 128  # a batch; bounds memory on crowds
+ROIS_PER_IMAGE = 16  # on the average of a batch over all processes; bounds memory on crowds
 
 
 def fassst_loss(network: FASSST, images: Tensor, targets: list[Target], progress: float) -> dict[str, Tensor]:
@@ -146,7 +146,8 @@ def _mask_loss(
 ) -> Tensor:
     layers = network.pyramid.layers(levels)
     total = batch_total(sum(len(obj) for _, obj in rois), layers[0].device)
-    keep = min(1.0, MAX_ROIS / max(1.0, total))
+    images = batch_total(len(targets), layers[0].device)
+    keep = min(1.0, ROIS_PER_IMAGE * images / max(1.0, total))
     crops, truths = [], []
     for i, (boxes, obj) in enumerate(rois):
         if keep < 1.0:

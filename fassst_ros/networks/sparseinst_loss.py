@@ -14,7 +14,7 @@ from fassst_ros.networks.losses import dice_loss, normaliser, sigmoid_focal
 
 CLASS, CROSS_ENTROPY, DICE, OBJECT = 2.0, 5.0, 2.0, 1.0  # equation 4
 ALPHA = 0.8  # share of the mask in the matching score, equation 3
-MAX_MASKS = 128  # a process and step; bounds memory on crowds
+MASKS_PER_IMAGE = 16  # on the average of a process's images; bounds memory on crowds
 
 
 class SlotLogits(NamedTuple):
@@ -97,8 +97,9 @@ def _mask_losses(
     batch = torch.cat([torch.full_like(slot, i) for i, (slot, _) in enumerate(matches)])
     slots = torch.cat([slot for slot, _ in matches])
     truth = torch.cat([image.fine[obj] for image, (_, obj) in zip(images, matches, strict=True)])
-    if len(slots) > MAX_MASKS:
-        kept = torch.randperm(len(slots))[:MAX_MASKS].to(slots.device)
+    most = MASKS_PER_IMAGE * len(images)
+    if len(slots) > most:
+        kept = torch.randperm(len(slots))[:most].to(slots.device)
         batch, slots, truth = batch[kept], slots[kept], truth[kept]
     count = normaliser(len(slots), stated.masks.device)
     # An image without objects leaves its slots out of these losses, but not out of the graph.

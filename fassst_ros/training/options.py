@@ -148,12 +148,14 @@ def build_recipe(raw: Mapping[str, Any], source: str) -> Recipe:
         raise ConfigError(f"{source}: missing {', '.join(sorted(missing))}")
     if raw["classes"] not in CLASS_LISTS:
         raise ConfigError(f"{source}: classes {raw['classes']!r}; known: {', '.join(CLASS_LISTS)}")
+    if not isinstance(raw["name"], str) or not raw["name"]:
+        raise ConfigError(f"{source}: name = {raw['name']!r}; expected the name of the model's files")
     seed = raw.get("seed", 0)
     if not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"{source}: seed = {seed!r}; expected a whole number from 0 on")
     optimisation = _mapping(raw.get("optimisation", {}), source, "optimisation")
     return Recipe(
-        name=str(raw["name"]),
+        name=raw["name"],
         network=str(raw["network"]),
         config=dict(_mapping(raw["config"], source, "config")),
         classes=raw["classes"],

@@ -199,6 +199,21 @@ def test_a_process_without_masks_draws_where_others_do(
     assert all(p.grad is None or not p.grad.any() for p in network.pyramid.parameters())  # type: ignore[union-attr]
 
 
+def test_masks_of_a_crowd_are_drawn_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network("fassst", **SMALL)
+    images, targets = scene()
+    crowd = targets[0]
+    crowd["boxes"] = crowd["boxes"].repeat(30, 1) + torch.arange(60)[:, None] / 10
+    crowd["labels"], crowd["masks"] = crowd["labels"].repeat(30), crowd["masks"].repeat(30, 1, 1)
+    drawn: list[int] = []
+    draw = network.pyramid.draw  # type: ignore[union-attr]
+    monkeypatch.setattr(network.pyramid, "draw", lambda crops: (drawn.append(len(crops)), draw(crops))[1])
+    network.loss(images, targets, 0.0)
+    monkeypatch.setattr(fassst_loss, "ROIS_PER_IMAGE", 3)
+    assert network.loss(images, targets, 0.0)["mask"].item() > 0
+    assert drawn[1] <= 6 < drawn[0]
+
+
 def test_slots_are_the_surest_peaks() -> None:
     network = build_network("fassst", **SMALL)
     assert isinstance(network.iam, PeakSlots)  # type: ignore[union-attr]

@@ -80,6 +80,8 @@ def test_overrides_and_preset(tmp_path: Path) -> None:
         ("val={annotations: a.json}", "val: images is missing"),
         ("val={annotations: a.json, images: b, every: 0}", "every = 0"),
         ("seed=-1", "seed = -1"),
+        ("name=", "name = None; expected the name of the model's files"),
+        ("schedule.0.input_height=-32", "expected a value of at least"),
         ("schedule=[]", "list of one phase or more"),
     ],
 )
