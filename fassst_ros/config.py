@@ -85,6 +85,38 @@ class SegmentOptions:
     classes: tuple[str, ...] = setting((), "names of the classes to keep; empty: all")
 
 
+@dataclass(frozen=True, slots=True)
+class TrackOptions:
+    """How instances get ids over time (fassst_ros/tracking.py). All may change between two frames."""
+
+    track: bool = setting(False, "give instances ids over time (track_id), a tracker for each camera")
+    track_high_threshold: float = setting(
+        -1.0,
+        "instances with at least this score are associated with tracks first; -1: score_threshold",
+        minimum=-1.0,
+        maximum=1.0,
+    )
+    track_low_threshold: float = setting(
+        0.1,
+        "instances with at least this score, also below score_threshold, may continue a track that was "
+        "seen in the frame before; they are published then",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    track_new_threshold: float = setting(
+        -1.0, "least score of an instance that starts a track; -1: the high one", minimum=-1.0, maximum=1.0
+    )
+    track_iou: float = setting(
+        0.2,
+        "least overlap (IoU) of an instance with the place where its track is expected",
+        minimum=0.01,
+        maximum=1.0,
+    )
+    track_buffer: float = setting(
+        1.0, "how long a track waits to be seen again", unit="s", minimum=0.0, maximum=60.0
+    )
+
+
 def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str) -> Any:
     """One value, converted to its field's type. Raises ConfigError saying came, expected, mend."""
 

@@ -6,6 +6,7 @@ evaluated is what is deployed.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -34,10 +35,15 @@ _warn = logging.getLogger(__name__).warning
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """What one frame gave. stages: milliseconds of "resize", "infer" and "postprocess"."""
+    """What one frame gave.
+
+    stages: milliseconds of "resize", "infer" and "postprocess". score_threshold: instances from this
+    score on are to be shown; what lies below was kept because it was asked for.
+    """
 
     instances: Instances
     stages: dict[str, float]
+    score_threshold: float = 0.0
 
 
 def check_options(options: SegmentOptions, card: ModelCard) -> SegmentOptions:
@@ -116,10 +122,15 @@ class Segmenter:
     def options(self, options: SegmentOptions) -> None:
         self._options = check_options(options, self.card)
 
-    def segment(self, frame: Frame) -> Segmentation:
-        """Segment one frame. Raises InputError or ModelError; the next frame may be tried then."""
+    def segment(self, frame: Frame, least_score: float = 1.0) -> Segmentation:
+        """Segment one frame. Raises InputError or ModelError; the next frame may be tried then.
+
+        least_score: keep instances from this score on even where the score threshold is higher.
+        """
         with self._lock:
             options = self._options
+            threshold = self.card.score_threshold if options.score_threshold < 0 else options.score_threshold
+            options = dataclasses.replace(options, score_threshold=min(threshold, least_score))
             t0 = time.perf_counter()
             geometry = prepare(frame, self.card.input_height, self.card.input_width, self._input)
             t1 = time.perf_counter()
@@ -128,7 +139,7 @@ class Segmenter:
             instances = postprocess(outputs, geometry, self.card, options, self._log_once)
             t3 = time.perf_counter()
         stages = {"resize": (t1 - t0) * 1e3, "infer": (t2 - t1) * 1e3, "postprocess": (t3 - t2) * 1e3}
-        return Segmentation(instances, stages)
+        return Segmentation(instances, stages, threshold)
 
     def _log_once(self, message: str) -> None:
         if not self._told:
