@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 
@@ -51,6 +52,26 @@ def test_card_describes_the_graph(exported: Path) -> None:
     inside = json.loads(session.get_modelmeta().custom_metadata_map["fassst_ros.card"])
     assert inside["name"] == "tiny"
     assert [c["name"] for c in inside["classes"]] == [c.name for c in STREET]
+
+
+def test_layers_that_run_twice_keep_what_openvino_fuses(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = {
+        **CONFIG,
+        "input_size": [128, 192],
+        "backbone": "cspdarknet_nano",
+        "peaks": "levels",
+        "scales": 2,
+    }
+    network = build_network("fassst", **config)
+    for head in network.iam.heads:
+        torch.nn.init.normal_(head.classify.weight, std=1.0)  # slots that differ
+    model, _ = export_model(network, dataclasses.replace(CARD, config=config), tmp_path)
+    operators = openvino.Core().compile_model(str(model), "CPU").get_runtime_model().get_ops()
+    facts = [{k: v.astype(str) for k, v in op.get_rt_info().items()} for op in operators]
+    convs = [f for f in facts if f["layerType"] == "Convolution" and "/backbone/" in f["originalLayersNames"]]
+    assert len(convs) > 60
+    assert all(f["originalLayersNames"].endswith("/Mul") for f in convs)  # with bias and SiLU
 
 
 def test_graph_stays_within_what_the_runtimes_take(exported: Path) -> None:

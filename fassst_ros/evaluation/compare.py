@@ -35,6 +35,10 @@ from fassst_ros.pipeline import Segmentation, Segmenter
 from fassst_ros.types import Frame, InputError, Instances
 from fassst_ros.yolox import YoloxDetector
 
+#: Seconds before each image: ONNX Runtime's and OpenBLAS's threads spin on for a while after their work,
+#: and would take the cores from whoever comes next. A camera leaves such a pause, too.
+PAUSE = 0.1
+
 
 @dataclass(slots=True)
 class Contender:
@@ -124,6 +128,7 @@ def measure(contenders: Sequence[Contender], dataset: EvaluationSet, console: Co
             continue
         first = number % len(contenders)
         for contender in (*contenders[first:], *contenders[:first]):
+            time.sleep(PAUSE)
             start = time.perf_counter()
             segmentation = contender.segment(frame)
             contender.total_ms.append((time.perf_counter() - start) * 1e3)

@@ -90,7 +90,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         f"{report['data']}, {report['images']} images; {machine['cpu']}, {machine['cores']} cores, load "
         f"before {machine['load before']}; {report['date']}",
         "total: image in memory to instances, with every detection of at least 0.001; ratio: median over "
-        "images of the total time to that of the first model on the same image. All take turns on each image",
+        "images of the total time to that of the first model on the same image. All take turns on each "
+        "image, with a pause before each",
     ]
     if any(row["reference"] for row in rows):
         found.append("references: times are those of the detector in ONNX Runtime and of making the masks")

@@ -93,6 +93,7 @@ class FASSST(SegmentationNetwork):
 
     mask_kind, mask_padding = "box", 0.1
     scale: Tensor
+    mean: Tensor
 
     def __init__(
         self,
@@ -156,6 +157,9 @@ class FASSST(SegmentationNetwork):
         self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion, scales)
         scale = torch.tensor([columns, height] * 2, dtype=torch.float32)
         self.register_buffer("scale", scale, persistent=False)
+        # The mean of 2 x 2 pixels; OpenVINO's pooling of three channels takes 4 ms more.
+        mean = torch.eye(3)[:, :, None, None].expand(3, 3, 2, 2) / 4
+        self.register_buffer("mean", mean.contiguous(), persistent=False)
 
     def features(self, images: Tensor) -> Features:
         """(B, H, W, 3) uint8 RGB -> the backbone's features, of both scales if there are two."""
@@ -163,7 +167,7 @@ class FASSST(SegmentationNetwork):
         features = self.backbone(x)
         if self.scales == 1:
             return features
-        half = self.backbone(F.avg_pool2d(x, 2))
+        half = self.backbone(F.conv2d(x, self.mean, stride=2))
         return Features(features.raw, (*features.levels, *half.levels))
 
     def dense(self, features: Features) -> Dense:
