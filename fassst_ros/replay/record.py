@@ -35,7 +35,7 @@ class FrameRecord:
     topic, index: of the image in the bag; index counts the images of its topic from 0. stamp: header.stamp,
     received: when the recorder got it, both as recorded [ns].
     outcome: segmented; dropped (a newer frame took its place); failed (reason says why).
-    stages: name -> milliseconds, in the order of work, such as decode, resize, infer, postprocess, track; they
+    stages: name -> milliseconds, in the order of work: decode, resize, infer, postprocess, track, ...; they
     follow each other, so none is a sum of others.
     latency_ms: offline the sum of the stages, with a simulated rate the wait before them too; live from the
     stamp, set at publishing, to the arrival of the result. None where there is no result in time.
