@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from demo_processes import DemoError, Family, environment, free_domain
 from demo_report import Tally, read_results, summary, write_overlays, write_summary
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from screen import Screen
 
 from fassst_ros.bag import ImageBag
 from fassst_ros.card import load_card
 from fassst_ros.models import resolve_model
+from fassst_ros.processes import (
+    Family,
+    ProcessError,
+    environment,
+    free_domain,
+    leave_at_signals,
+    prepare_folder,
+)
 from fassst_ros.types import FassstError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,60 +39,8 @@ NODE, CAMERA = "segment", "/camera/image_raw"
 QUIET = 5.0
 
 
-class Screen:
-    """A live view on a terminal, and plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console()
-        self._terminal = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._last, self._printed = "", 0.0
-
-    def __enter__(self) -> Screen:
-        if self._terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def progress(self, text: str) -> None:
-        """What is being waited for."""
-        if self._terminal:
-            self._live.update(Text(f"{text} ..."))
-        elif text != self._last:
-            print(f"{text} ...", flush=True)
-            self._last = text
-
-    def show(self, tally: Tally, final: bool = False) -> None:
-        """The counts; plain lines come once a second."""
-        if self._terminal:
-            self._live.update(tally.table(), refresh=final)
-        elif final or time.monotonic() - self._printed > 1:
-            print(tally.line(), flush=True)
-            self._printed = time.monotonic()
-
-
-def prepare(out: Path) -> Path:
-    """Make `out` and remove what an earlier demo left there. Returns the folder for logs."""
-    logs, results = out / "logs", out / "results"
-    if results.exists() and not (results / "results.db3").is_file():
-        raise DemoError(f"{results} exists and is not of this demo. Give another folder with --out")
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-        for file in [*out.glob("overlay_*.jpg"), out / "summary.json"]:
-            file.unlink(missing_ok=True)
-        if results.exists():
-            shutil.rmtree(results)
-        for folder in (out, logs):
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as err:
-        raise DemoError(f"cannot write to {out}: {err}. Give another folder with --out") from err
-    return logs
-
-
 def wait_until_ready(family: Family, tally: Tally, screen: Screen) -> None:
-    """Until the node is active and the receiver hears it. Raises DemoError if a process fails."""
+    """Until the node is active and the receiver hears it. Raises ProcessError if a process fails."""
     screen.progress("starting the node")
     words = {
         "configure": "loading and warming up the model",
@@ -111,7 +60,7 @@ def wait_until_ready(family: Family, tally: Tally, screen: Screen) -> None:
 
 
 def watch(family: Family, tally: Tally, screen: Screen) -> None:
-    """Until the bag has been played and the results are in. Raises DemoError if a process fails."""
+    """Until the bag has been played and the results are in. Raises ProcessError if a process fails."""
     player = family.children["replay"].process
     heard = time.monotonic()
     while True:
@@ -162,7 +111,9 @@ def report(options: argparse.Namespace, tally: Tally, card: Any) -> int:
     results = read_results(options.out / "results")
     strangers = set(results) - set(tally.published)
     if strangers:
-        raise DemoError(f"{len(strangers)} results for frames that were not published: stamps do not match")
+        raise ProcessError(
+            f"{len(strangers)} results for frames that were not published: stamps do not match"
+        )
     files = write_overlays(
         options.bag, options.bag_topic, tally.published, results, card, options.out, options.pictures
     )
@@ -177,9 +128,9 @@ def report(options: argparse.Namespace, tally: Tally, card: Any) -> int:
     if files:
         print(f"pictures: {files[0]} ... {files[-1].name} ({len(files)}); open them with any image viewer")
     if not values["frames_segmented"]:
-        raise DemoError(f"no frame was segmented; see the logs in {options.out / 'logs'}")
+        raise ProcessError(f"no frame was segmented; see the logs in {options.out / 'logs'}")
     if not values["instances_total"]:
-        raise DemoError(
+        raise ProcessError(
             f"no instance in {len(results)} frames: model {values['model']} finds nothing in this bag"
         )
     return 0
@@ -212,22 +163,16 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def terminate(number: int, _: FrameType | None) -> None:
-    """At SIGTERM and SIGHUP: leave through every with block."""
-    sys.exit(128 + number)
-
-
 def main() -> int:
     """Returns the exit status."""
     options = parse()
-    signal.signal(signal.SIGTERM, terminate)
-    signal.signal(signal.SIGHUP, terminate)
+    leave_at_signals()
     try:
         model = resolve_model(options.model)
         card = load_card(model)
         with ImageBag(options.bag, options.bag_topic) as bag:
             tally = Tally(bag.count * options.loop)
-        logs = prepare(options.out)
+        logs = prepare_folder(options.out, ("overlay_*.jpg", "summary.json"))
         play(options, model, logs, tally)
         return report(options, tally, card)
     except FassstError as err:

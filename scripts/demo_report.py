@@ -54,7 +54,7 @@ class Tally:
             self.results[event["stamp"]] = event["count"]
             self.latencies.append((event["received"] - event["stamp"]) / 1e6)
         elif kind == "diagnostics" and event["values"]:
-            if event["name"].endswith(": node"):
+            if event["part"] == "node":
                 self.facts = event["values"]
             else:
                 self.camera = event["values"]

@@ -175,7 +175,7 @@ def test_an_unwritable_folder_stops_before_anything_starts(bag: Path, model: Pat
     result = run(tmp_path / "file/out", "--bag", str(bag), "--model", str(model))
     assert result.returncode == 1
     assert "cannot write to" in result.stderr
-    assert "--out" in result.stderr
+    assert "Give another folder" in result.stderr
     assert "starting" not in result.stdout
 
 
@@ -184,7 +184,7 @@ def test_a_folder_of_somebody_else_is_left_alone(bag: Path, model: Path, tmp_pat
     (tmp_path / "results/thesis.txt").touch()
     result = run(tmp_path, "--bag", str(bag), "--model", str(model))
     assert result.returncode == 1
-    assert "is not of this demo" in result.stderr
+    assert "is no bag of an earlier run" in result.stderr
     assert (tmp_path / "results/thesis.txt").exists()
 
 

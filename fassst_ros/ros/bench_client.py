@@ -14,26 +14,22 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Float64, Header
+from std_msgs.msg import Header
 
-from fassst_ros.msg import InstanceArray
 from fassst_ros.ros.convert import to_image
-from fassst_ros.ros.outputs import STAGES
+from fassst_ros.ros.listen import RELIABLE, Listener
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.types import ConfigError, FassstError, InputError, UInt8Array
 
 #: Frames of each encoding that are sent before those that count.
 WARM_UP = 5
-_RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def encode(image: UInt8Array, encoding: str) -> Image | CompressedImage:
@@ -63,22 +59,13 @@ class Client:
 
     def __init__(self, node: Node, namespace: str) -> None:
         self._node = node
-        self.times: dict[str, dict[str, list[float]]] = {"camera": {}, "jpeg": {}}
         self._publishers = {
-            "camera": node.create_publisher(Image, f"{namespace}/camera", _RELIABLE),
-            "jpeg": node.create_publisher(CompressedImage, f"{namespace}/jpeg/compressed", _RELIABLE),
+            "camera": node.create_publisher(Image, f"{namespace}/camera", RELIABLE),
+            "jpeg": node.create_publisher(CompressedImage, f"{namespace}/jpeg/compressed", RELIABLE),
         }
-        for camera, times in self.times.items():
-            topic = f"{namespace}/segment/{camera}"
-            node.create_subscription(InstanceArray, f"{topic}/instances", lambda _: None, _RELIABLE, raw=True)
-            for stage in STAGES:
-                times[stage] = []
-                take = partial(self._take, times[stage])
-                node.create_subscription(Float64, f"{topic}/latency/{stage}", take, _RELIABLE)
-
-    @staticmethod
-    def _take(values: list[float], message: Float64) -> None:
-        values.append(message.data)
+        self._listeners = {
+            camera: Listener(node, f"{namespace}/segment/{camera}") for camera in self._publishers
+        }
 
     def wait(self, patience: float) -> None:
         """Until the node has subscribed to both cameras. Raises InputError if it does not."""
@@ -93,10 +80,9 @@ class Client:
     def run(self, message: Image | CompressedImage, frames: int, rate: float) -> dict[str, list[float]]:
         """Publish `frames` frames at `rate` per second; stage -> milliseconds of those that came back."""
         camera = "jpeg" if isinstance(message, CompressedImage) else "camera"
-        times, publisher = self.times[camera], self._publishers[camera]
-        total = times["total"]
-        for values in times.values():
-            values.clear()
+        listener, publisher = self._listeners[camera], self._publishers[camera]
+        total = listener.stages["total"]
+        listener.clear()
         due = time.monotonic()
         for number in range(frames + WARM_UP):
             due = max(due + 1 / rate, time.monotonic())
@@ -107,7 +93,7 @@ class Client:
                 spin_until(self._node, lambda n=number: len(total) > n, 10.0)  # type: ignore[misc]
         spin_until(self._node, lambda: len(total) >= frames + WARM_UP, 2.0)
         spin_until(self._node, lambda: False, 0.1)
-        return {stage: values[WARM_UP:] for stage, values in times.items()}
+        return {stage: values[WARM_UP:] for stage, values in listener.stages.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

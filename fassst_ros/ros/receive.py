@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sqlite3
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from rclpy.serialization import deserialize_message
 
 from fassst_ros.bag import typestore
 from fassst_ros.msg import InstanceArray
+from fassst_ros.ros.listen import stamp_of, statuses
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.types import FassstError, InputError
 
@@ -61,21 +63,43 @@ def activate(node: Node, target: str, timeout: float) -> None:
         node.destroy_client(client)
 
 
-class Recorder:
-    """Writes each InstanceArray into the bag as it came, and says so on standard output."""
+class ResultBag:
+    """A new bag of InstanceArrays. Raises InputError if it cannot be made, or a message not be written."""
 
-    def __init__(self, node: Node, topic: str, target: str, path: Path) -> None:
+    def __init__(self, path: Path, topic: str) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 
-        self._target = target
+        self._path, self._errors = path, (WriterError, OSError, sqlite3.Error)
         self._writer = Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3)
         try:
             self._writer.open()
-        except (WriterError, OSError) as err:
+        except self._errors as err:
             raise InputError(
                 f"cannot write the bag {path}: {err}. Give a folder that does not exist"
             ) from err
         self._connection = self._writer.add_connection(topic, MESSAGE_TYPE, typestore=typestore())
+
+    def write(self, time: int, raw: bytes) -> None:
+        """Append a serialized InstanceArray; time: of the recording [ns]."""
+        try:
+            self._writer.write(self._connection, time, raw)
+        except self._errors as err:
+            raise InputError(f"cannot write to the bag {self._path}: {err}. Is the disk full?") from err
+
+    def close(self) -> None:
+        """Finish the bag; it can be read then."""
+        try:
+            self._writer.close()
+        except self._errors as err:
+            raise InputError(f"cannot finish the bag {self._path}: {err}. Is the disk full?") from err
+
+
+class Recorder:
+    """Writes each InstanceArray into the bag as it came, and says so on standard output."""
+
+    def __init__(self, node: Node, topic: str, target: str, path: Path) -> None:
+        self._target = target
+        self._bag = ResultBag(path, topic)
         profile = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceArray, topic, self._on_instances, profile, raw=True)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -83,19 +107,17 @@ class Recorder:
     def _on_instances(self, raw: bytes) -> None:
         received = time.time_ns()
         message = deserialize_message(raw, InstanceArray)
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        self._writer.write(self._connection, received, raw)
-        emit("instances", stamp=stamp, received=received, count=len(message.instances), model=message.model)
+        self._bag.write(received, raw)
+        count = len(message.instances)
+        emit("instances", stamp=stamp_of(raw), received=received, count=count, model=message.model)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name.startswith(f"{self._target.lstrip('/')}:"):
-                values = {pair.key: pair.value for pair in status.values}
-                emit("diagnostics", name=status.name, message=status.message, values=values)
+        for part, text, values in statuses(message, self._target):
+            emit("diagnostics", part=part, message=text, values=values)
 
     def close(self) -> None:
         """Finish the bag."""
-        self._writer.close()
+        self._bag.close()
 
 
 def run(options: argparse.Namespace) -> int:

@@ -72,40 +72,63 @@ def schedule(bag: ImageBag, loop: int) -> Iterator[Slot]:
         offset += (last - first) + (last - first) // max(1, bag.count - 1)
 
 
-class Player:
-    """Publishes the images of `bag` through `node`; `counts` says what became of them."""
+def to_message(image: BagImage, msgtype: str, compressed: bool) -> Image | CompressedImage:
+    """The message to send, still with the recorded header; of JPEGs only `compressed` keeps the bytes.
 
-    def __init__(self, node: Node, bag: ImageBag, options: argparse.Namespace) -> None:
-        if options.compressed and bag.msgtype != COMPRESSED:
-            raise ConfigError(f"{bag.path}: {bag.topic} holds raw images; leave --compressed out")
-        self._node, self._bag, self._options = node, bag, options
-        self._compressed = options.compressed
+    msgtype: of the bag. Raises InputError for a damaged frame.
+    """
+    recorded = image.message
+    stamp = recorded.header.stamp
+    header = Header(stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec), frame_id=recorded.header.frame_id)
+    if compressed:
+        data = array.array("B", recorded.data.tobytes())  # bytes are slow where rclpy checks fields
+        return CompressedImage(header=header, format=recorded.format, data=data)
+    if msgtype == COMPRESSED:
+        frame = compressed_to_frame(recorded)
+        return to_image(frame.image, f"{frame.color}8", header)
+    message = to_image(recorded.data.reshape(1, -1), recorded.encoding, header)
+    message.height, message.width, message.step = recorded.height, recorded.width, recorded.step
+    message.is_bigendian = recorded.is_bigendian
+    return message
+
+
+def create_publisher(node: Node, bag: ImageBag, topic: str, compressed: bool) -> Any:
+    """A camera's publisher for the frames of `bag`. Raises ConfigError if they are not compressed."""
+    if compressed and bag.msgtype != COMPRESSED:
+        raise ConfigError(f"{bag.path}: {bag.topic} holds raw images; leave --compressed out")
+    profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+    return node.create_publisher(CompressedImage if compressed else Image, topic, profile)
+
+
+def wait_for_subscribers(publisher: Any, wanted: int, patience: float) -> None:
+    """Return once `wanted` subscribers are connected. Raises InputError if they do not come in time [s]."""
+    end = time.monotonic() + patience
+    while (found := publisher.get_subscription_count()) < wanted:
+        if time.monotonic() > end:
+            raise InputError(
+                f"{found} of {wanted} subscribers on {publisher.topic_name} after {patience:g} s. "
+                "Is the node active, on this topic and ROS_DOMAIN_ID, and its QoS no stricter than "
+                "reliable and volatile?"
+            )
+        time.sleep(0.02)
+
+
+class Player:
+    """Publishes the images of `bag` as recorded; `counts` says what became of them."""
+
+    def __init__(self, node: Node, bag: ImageBag, publisher: Any, options: argparse.Namespace) -> None:
+        self._bag, self._publisher, self._options = bag, publisher, options
         self._now = 0
         self.counts = Counts()
-        profile = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        kind = CompressedImage if self._compressed else Image
-        self._publisher = node.create_publisher(kind, options.topic, profile)
         self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
-
-    def wait_for_subscribers(self) -> None:
-        """Return once enough subscribers are connected. Raises InputError if they do not come in time."""
-        wanted, patience = self._options.wait_subscribers, self._options.wait_timeout
-        end = time.monotonic() + patience
-        while (found := self._publisher.get_subscription_count()) < wanted:
-            if time.monotonic() > end:
-                raise InputError(
-                    f"{found} of {wanted} subscribers on {self._publisher.topic_name} after {patience:g} s. "
-                    "Is the node active, on this topic and ROS_DOMAIN_ID, and its QoS no stricter than "
-                    "reliable and volatile?"
-                )
-            time.sleep(0.02)
 
     def play(self) -> Iterator[dict[str, Any]]:
         """Publish every frame at its time; yields what happened to each."""
         start = None
         for slot in schedule(self._bag, self._options.loop):
             try:
-                message = self._message(slot.image)  # before its time: decoding takes a while
+                # Before its time: decoding takes a while.
+                message = to_message(slot.image, self._bag.msgtype, self._options.compressed)
             except InputError as err:
                 self.counts.skipped += 1
                 yield {"event": "skipped", "index": slot.image.index, "reason": str(err)}
@@ -117,22 +140,6 @@ class Player:
             yield self._publish(message, slot, time.monotonic() - due)
         if not self._publisher.wait_for_all_acked(Duration(seconds=5)):
             yield {"event": "warning", "reason": "a subscriber did not confirm the last frames within 5 s"}
-
-    def _message(self, image: BagImage) -> Image | CompressedImage:
-        """The message to send, still with the recorded header. Raises InputError for a damaged frame."""
-        recorded = image.message
-        stamp = recorded.header.stamp
-        header = Header(stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec), frame_id=recorded.header.frame_id)
-        if self._compressed:
-            data = array.array("B", recorded.data.tobytes())  # bytes are slow where rclpy checks fields
-            return CompressedImage(header=header, format=recorded.format, data=data)
-        if self._bag.msgtype == COMPRESSED:
-            frame = compressed_to_frame(recorded)
-            return to_image(frame.image, f"{frame.color}8", header)
-        message = to_image(recorded.data.reshape(1, -1), recorded.encoding, header)
-        message.height, message.width, message.step = recorded.height, recorded.width, recorded.step
-        message.is_bigendian = recorded.is_bigendian
-        return message
 
     def _sleep_until(self, due: float, slot: Slot) -> None:
         """Wait until time.monotonic() is `due`; /clock runs meanwhile."""
@@ -147,22 +154,29 @@ class Player:
         """Publish `now` [ns], or the time before if stamps were recorded out of order."""
         assert self._clock is not None
         self._now = max(self._now, now)
-        self._clock.publish(Clock(clock=_to_time(self._now)))
+        self._clock.publish(Clock(clock=to_time(self._now)))
 
     def _publish(self, message: Image | CompressedImage, slot: Slot, late: float) -> dict[str, Any]:
         counts = self.counts
         stamp = slot.stamp if self._options.stamps == "bag" else time.time_ns()
-        message.header.stamp = _to_time(stamp)
+        message.header.stamp = to_time(stamp)
         if self._clock is not None:
             self._publish_clock(slot.stamp)
         self._publisher.publish(message)
         counts.published += 1
         counts.late += late > LATE
         counts.max_late = max(counts.max_late, late)
-        return {"event": "published", "index": slot.image.index, "stamp": stamp, "late": round(late, 4)}
+        return {
+            "event": "published",
+            "index": slot.image.index,
+            "stamp": stamp,
+            "recorded": [slot.image.stamp, slot.image.received],
+            "late": round(late, 4),
+        }
 
 
-def _to_time(nanoseconds: int) -> Time:
+def to_time(nanoseconds: int) -> Time:
+    """A stamp as a message."""
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
@@ -213,8 +227,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Play the bag. Returns the exit status; raises FassstError for what cannot be played."""
     with ImageBag(options.bag, options.bag_topic) as bag, process("replay") as node:
-        player = Player(node, bag, options)
-        player.wait_for_subscribers()
+        publisher = create_publisher(node, bag, options.topic, options.compressed)
+        wait_for_subscribers(publisher, options.wait_subscribers, options.wait_timeout)
+        player = Player(node, bag, publisher, options)
         total, shown = bag.count * options.loop, time.monotonic()
         for event in player.play():
             if options.events:

@@ -1,7 +1,8 @@
-"""The demo's child processes: started together, watched, and ended together whatever happens."""
+"""Child processes of a demo or a replay: started together, watched, and ended together whatever happens."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -12,20 +13,24 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fassst_ros.types import FassstError
 
 #: Free shared memory that the profile needs, in bytes: 64 MB for each of the three processes, and some.
 SHARED_MEMORY = 256e6
-#: Settings of the user's that would let the demo's processes talk to others, or not to each other.
+#: How Fast DDS is told what carries the messages.
+TRANSPORT = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+#: Settings of the user's that would let our processes talk to others, or not to each other.
 FOREIGN = (
     *("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS", "ROS_SUPER_CLIENT", "ROS_SECURITY_ENABLE"),
-    *("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"),
+    *TRANSPORT,
 )
 #: How long a child may take to end by itself, in seconds, before it is killed.
 PATIENCE = 30.0
@@ -33,12 +38,15 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-class DemoError(FassstError):
-    """The demo cannot go on; the text says why."""
+class ProcessError(FassstError):
+    """What the processes do together cannot go on; the text says why."""
 
 
 class Child:
-    """One process. What it prints as JSON goes to `events`, the rest to its log file."""
+    """One process. What it prints as JSON goes to `events`, the rest to its log file.
+
+    `tell` sends it a line of JSON on its standard input, which ends when this process ends.
+    """
 
     def __init__(
         self, name: str, command: Sequence[str], env: dict[str, str], log: Path, events: queue.Queue[Any]
@@ -48,11 +56,11 @@ class Child:
         self.process = subprocess.Popen(
             command,
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.file,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends its children in order
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children in order
             preexec_fn=_die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, args=(events,), daemon=True)
@@ -67,10 +75,20 @@ class Child:
                 self.file.write(line.encode())
                 self.file.flush()
 
+    def tell(self, **values: Any) -> None:
+        """Send it one JSON object. A child that has ended gets nothing; `Family.check` says so."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(values) + "\n")
+            self.process.stdin.flush()
+
     def drain(self) -> None:
         """Wait until everything that an ended process has printed is in `events`."""
         self._reader.join(5)
         self.file.close()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
 
     def tail(self, lines: int = 12) -> str:
         """The end of the log, for people."""
@@ -79,15 +97,18 @@ class Child:
 
 
 def _die_with_parent() -> None:
-    """In the child: end when the demo is killed and cannot end it."""
+    """In the child: end when the parent is killed and cannot end it."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Family:
-    """All children of the demo. Leaving the with block ends those that still run."""
+    """All children of this process. Leaving the with block ends those that still run.
 
-    def __init__(self, env: dict[str, str], logs: Path) -> None:
-        self.env, self.logs = env, logs
+    server: the child that the others need; it must not end by itself.
+    """
+
+    def __init__(self, env: dict[str, str], logs: Path, server: str = "node") -> None:
+        self.env, self.logs, self.server = env, logs, server
         self.events: queue.Queue[Any] = queue.Queue()
         self.children: dict[str, Child] = {}
 
@@ -99,7 +120,7 @@ class Family:
         return child
 
     def next_event(self, timeout: float) -> tuple[str, dict[str, Any]] | None:
-        """(child, event), or None after `timeout` seconds. Raises DemoError if a child has failed."""
+        """(child, event), or None after `timeout` seconds. Raises ProcessError if a child has failed."""
         self.check()
         try:
             event: tuple[str, dict[str, Any]] = self.events.get(timeout=timeout)
@@ -108,16 +129,16 @@ class Family:
             return None
 
     def check(self) -> None:
-        """Raise DemoError, with the end of the logs, if a child has failed or the node is gone."""
+        """Raise ProcessError, with the end of the logs, if a child has failed or the server is gone."""
         for child in self.children.values():
             status = child.process.poll()
-            if status is None or (status == 0 and child.name != "node"):
+            if status is None or (status == 0 and child.name != self.server):
                 continue
             text = f"the {child.name} process ended with status {status}. End of {child.log}:\n{child.tail()}"
-            node = self.children["node"]
-            if child is not node:
-                text += f"\nEnd of {node.log}:\n{node.tail(6)}"
-            raise DemoError(text)
+            server = self.children.get(self.server)
+            if server is not None and child is not server:
+                text += f"\nEnd of {server.log}:\n{server.tail(6)}"
+            raise ProcessError(text)
 
     def end(self, *names: str) -> None:
         """End these children (all by default): SIGINT, and what is left after PATIENCE is killed."""
@@ -151,7 +172,6 @@ class Family:
 
 def environment(profile: Path, logs: Path, domain: int) -> dict[str, str]:
     """The children's environment: own ROS domain, this machine only, Fast DDS set up for large images."""
-    distro = os.environ.get("ROS_DISTRO", "")
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     env |= {
         "ROS_DOMAIN_ID": str(domain),
@@ -159,16 +179,53 @@ def environment(profile: Path, logs: Path, domain: int) -> dict[str, str]:
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "ROS_LOG_DIR": str(logs / "ros"),
     }
-    if distro == "humble":  # knows no discovery range
+    if os.environ.get("ROS_DISTRO") == "humble":  # knows no discovery range
         env["ROS_LOCALHOST_ONLY"] = "1"
-    if free_shared_memory() < SHARED_MEMORY:  # as in a container: 64 MB by default
+    transport = large_images(profile)
+    if "FASTDDS_BUILTIN_TRANSPORTS" in transport:
         print("little shared memory (/dev/shm): images go by TCP instead", flush=True)
-        env["FASTDDS_BUILTIN_TRANSPORTS"] = "LARGE_DATA"
-    elif distro in ("humble", "iron", "jazzy"):
-        env["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
-    else:
-        env["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
-    return env
+    return env | transport
+
+
+def large_images(profile: Path) -> dict[str, str]:
+    """The variable that lets Fast DDS carry images of several megabytes; other middleware ignores it."""
+    if free_shared_memory() < SHARED_MEMORY:  # as in a container: 64 MB by default
+        return {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}
+    # Never both: Fast DDS 3 reads both, and the second reading fails.
+    before_kilted = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    return {TRANSPORT[0 if before_kilted else 1]: str(profile)}
+
+
+def leave_at_signals() -> None:
+    """Let SIGTERM and SIGHUP leave through every with block, as Ctrl-C does."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, leave)
+
+
+def prepare_folder(out: Path, leftovers: Sequence[str]) -> Path:
+    """Make `out`, remove what an earlier run left there, and return its folder for logs.
+
+    leftovers: patterns of files; the bag `results` goes too. Raises ProcessError if `results` is something
+    else, or the folder cannot be written to.
+    """
+    logs, results = out / "logs", out / "results"
+    if results.exists() and not (results / "results.db3").is_file():
+        raise ProcessError(f"{results} exists and is no bag of an earlier run. Give another folder")
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        for file in [file for pattern in leftovers for file in out.glob(pattern)]:
+            file.unlink(missing_ok=True)
+        if results.exists():
+            shutil.rmtree(results)
+        for folder in (out, logs):
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as err:
+        raise ProcessError(f"cannot write to {out}: {err}. Give another folder") from err
+    return logs
 
 
 def free_shared_memory() -> float:
@@ -188,4 +245,4 @@ def free_domain() -> int:
             except OSError:
                 continue
             return domain
-    raise DemoError("every ROS_DOMAIN_ID from 1 to 101 is in use on this machine; give one with --domain")
+    raise ProcessError("every ROS_DOMAIN_ID from 1 to 101 is in use on this machine; give one with --domain")

@@ -1,0 +1,115 @@
+"""What a segmentation node tells the world, gathered: results, times of the stages, and diagnostics."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Float64
+
+from fassst_ros.msg import InstanceArray
+from fassst_ros.ros.outputs import STAGES
+
+#: Deep enough for a process that is busy with something else for a while.
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+#: A stamp is the first thing in a message with a header; it stands behind the CDR encapsulation header.
+_ENCAPSULATION, _STAMP = 4, "iI"
+
+
+def stamp_of(raw: bytes) -> int:
+    """The header's stamp [ns] of a serialized message, without reading the rest."""
+    seconds, nanoseconds = struct.unpack_from(_order(raw) + _STAMP, raw, _ENCAPSULATION)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def with_stamp(raw: bytes, stamp: int) -> bytes:
+    """The same serialized message with another stamp [ns]."""
+    changed = bytearray(raw)
+    struct.pack_into(_order(raw) + _STAMP, changed, _ENCAPSULATION, *divmod(stamp, 10**9))
+    return bytes(changed)
+
+
+def _order(raw: bytes) -> str:
+    return "<" if raw[1] & 1 else ">"  # DDSI-RTPS, table of encapsulation identifiers
+
+
+class Listener:
+    """What the node publishes about one camera since the last `clear`.
+
+    prefix: of its topics, as /segment_node or /segment_node/left/image. on_result: called with each
+    serialized InstanceArray and its time of arrival [ns]. results: stamp -> arrival, both in ns.
+    stages: name -> milliseconds of each segmented frame, in their order.
+    """
+
+    def __init__(
+        self, node: Node, prefix: str, on_result: Callable[[bytes, int], object] = lambda *_: None
+    ) -> None:
+        self.results: dict[int, int] = {}
+        self.stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        self._on_result = on_result
+        self.topic = f"{prefix}/instances"
+        node.create_subscription(InstanceArray, self.topic, self._take, RELIABLE, raw=True)
+        for stage, values in self.stages.items():
+            take = partial(self._take_stage, values)
+            node.create_subscription(Float64, f"{prefix}/latency/{stage}", take, RELIABLE)
+
+    def clear(self) -> None:
+        """Forget what came."""
+        self.results.clear()
+        for values in self.stages.values():
+            values.clear()
+
+    def _take(self, raw: bytes) -> None:
+        arrival = time.time_ns()
+        self.results[stamp_of(raw)] = arrival
+        self._on_result(raw, arrival)
+
+    @staticmethod
+    def _take_stage(values: list[float], message: Float64) -> None:
+        values.append(message.data)
+
+
+def statuses(message: DiagnosticArray, target: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """(part, text, values) of each status of the node `target`; part: "node" or "camera ..."."""
+    for status in message.status:
+        name, _, part = status.name.partition(": ")
+        if name == target.lstrip("/"):
+            yield part, status.message, {pair.key: pair.value for pair in status.values}
+
+
+class Reports:
+    """The newest diagnostics of the node `target`.
+
+    heard: how many came. facts: model, runtime, device, ... text: the node's state in words.
+    cameras: what it counts of each.
+    """
+
+    def __init__(self, node: Node, target: str) -> None:
+        self.heard, self.text = 0, ""
+        self.facts: dict[str, str] = {}
+        self.cameras: dict[str, dict[str, Any]] = {}
+        self._target = target
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._take, 10)
+
+    def _take(self, message: DiagnosticArray) -> None:
+        for part, text, values in statuses(message, self._target):
+            if part == "node":
+                self.heard += 1
+                self.text, self.facts = text, values
+            else:
+                self.cameras[part] = values
+
+    def counters(self) -> dict[str, int]:
+        """received, dropped, stale, failed and segmented of all cameras together."""
+        sums: dict[str, int] = {}
+        for values in self.cameras.values():
+            for name, value in values.items():
+                if value.isdecimal():
+                    sums[name] = sums.get(name, 0) + int(value)
+        return sums
