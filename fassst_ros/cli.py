@@ -24,6 +24,11 @@ COMMANDS = {
     "bench": ("fassst_ros.bench.command", "measure the network and every other part of a frame's way"),
     "eval": ("fassst_ros.evaluation.command", "measure mask AP on an annotated dataset"),
     "compare": ("fassst_ros.evaluation.compare", "measure several models on the same images in one run"),
+    "eval-tracks": ("fassst_ros.evaluation.tracking_command", "measure ids over time on annotated videos"),
+    "compose-tracks": (
+        "fassst_ros.evaluation.tracking_compose",
+        "make videos with exact ids from annotated photos",
+    ),
     "train": ("fassst_ros.training.command", "train a network as a recipe says"),
     "label": ("fassst_ros.training.label", "label training images with a detector's help"),
     "ablate": ("fassst_ros.training.ablate", "train the variants of a study and compare them"),

@@ -78,10 +78,11 @@ def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> 
     rows = report["suites"]["stages"]
     assert [r["name"] for r in rows] == [
         *("decode JPEG", "resize", "infer", "postprocess", "run lengths", "overlay"),
-        *("postprocess", "run lengths", "overlay"),
+        *("postprocess", "run lengths", "overlay", "track", "track", "track"),
     ]
     assert rows[3]["note"] == "2 instances in the image"
-    assert rows[-1]["note"] == "30 made-up objects"
+    assert rows[-4]["note"] == "30 made-up objects"
+    assert [r["note"].split()[0] for r in rows[-3:]] == ["10", "30", "49"]
     assert all(0 < r["p50"] <= r["p90"] <= r["p99"] for r in rows)
     assert report["image"] == f"{WIDTH}x{HEIGHT}, made up"
 

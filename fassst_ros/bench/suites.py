@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from fassst_ros.postprocess import postprocess
 from fassst_ros.preprocess import Geometry, input_buffer, prepare
 from fassst_ros.runtimes import create_runtime
 from fassst_ros.runtimes.base import INPUT_NAME
+from fassst_ros.tracking import Tracker
 from fassst_ros.types import ConfigError, FassstError, Frame, Instances, UInt8Array
 
 #: The camera of CityScapes; every stage is measured on an image of this size.
 HEIGHT, WIDTH = 1024, 2048
 #: How many objects the made-up scene has: a busy street.
 OBJECTS = 30
+#: How many objects tracking is measured with; the last is what the shipped model finds at most.
+TRACKED = (10, 30, 49)
 
 
 def bench_image(path: Path | None) -> UInt8Array:
@@ -137,7 +141,8 @@ def stages_suite(
 
     many = f"{OBJECTS} made-up objects"
     timings.append(measure("postprocess", busy_street, repeats, note=many))
-    return timings + _growing(busy_street(), image, card, repeats, many)
+    timings += _growing(busy_street(), image, card, repeats, many)
+    return timings + [_tracking(n, card, repeats) for n in TRACKED]
 
 
 def _growing(
@@ -156,3 +161,27 @@ def _growing(
         measure("run lengths", run_lengths, repeats, note=note),
         measure("overlay", overlay, repeats, note=note),
     ]
+
+
+def _tracking(n: int, card: ModelCard, repeats: int) -> Timing:
+    """An update of the tracker with n made-up objects that move to and fro."""
+    outputs, geometry = (
+        made_up_objects(n, card),
+        Geometry((HEIGHT, WIDTH), (card.input_height, card.input_width)),
+    )
+    frames = [
+        postprocess(
+            {**outputs, "boxes": outputs["boxes"] + np.float32(shift)},
+            geometry,
+            card,
+            SegmentOptions(score_threshold=0.0),
+        )
+        for shift in (0, 2, 4, 2)  # network-input pixels
+    ]
+    tracker, turns = Tracker(), itertools.count()
+
+    def update() -> object:
+        turn = next(turns)
+        return tracker.update(frames[turn % len(frames)], turn / 30)
+
+    return measure("track", update, repeats, note=f"{n} made-up objects")

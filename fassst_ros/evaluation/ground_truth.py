@@ -18,7 +18,8 @@ class GroundTruth:
     """The images and objects of a file, restricted to the classes of a model.
 
     images: id -> entry. counted: image id -> ids of the classes that count there.
-    objects: annotations of these classes in COCO's format, yet without id, class ids for category ids.
+    objects: annotations of these classes in COCO's format, yet without id, class ids for category ids; with
+    track_id, None where there is none.
     undefined: category ids of annotations which the file does not define, as text.
     """
 
@@ -149,4 +150,5 @@ def _object(
         "bbox": box,
         "area": area,
         "iscrowd": int(crowd or box_only or annotation.get("iscrowd", 0)),
+        "track_id": annotation.get("track_id"),
     }
