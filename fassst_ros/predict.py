@@ -1,12 +1,13 @@
 """`fassst predict`: drawn pictures, and predictions.json in COCO's result format.
 
-A list with one object an instance, as `COCO.loadRes` of pycocotools reads it, and two keys more:
+A list with one object an instance, as `COCO.loadRes` of pycocotools reads it, and a few keys more:
     image_id      the number that is the file's name where all names are numbers (000000000139.jpg),
                   else the number of the frame in this run, from 1
     category_id   class id of the model card; COCO's ids for the shipped models
     segmentation  {"size": [height, width], "counts": compressed run lengths} over the whole image
     bbox          [x, y, width, height] in pixels of the image, score: 0..1
     file_name     the file, or the camera's index; frame: of a video or camera, from 0
+    track_id      with --track: the same for one object through a video; 0: not tracked (yet)
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from fassst_ros.cli import add_settings, read_settings
-from fassst_ros.config import RuntimeOptions, SegmentOptions
+from fassst_ros.config import RuntimeOptions, SegmentOptions, TrackOptions
 from fassst_ros.overlay import draw
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.rle import coco_results
 from fassst_ros.sources import PictureWriter, Source, find_sources, frame_count, frames, image_ids
+from fassst_ros.tracking import Tracker, check_track, segment_tracked
 from fassst_ros.types import ConfigError, InputError
 
 
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="stop after N frames (0: all)")
     add_settings(parser, RuntimeOptions, "model and runtime")
     add_settings(parser, SegmentOptions, "what is kept")
+    add_settings(parser, TrackOptions, "tracking, in videos and of cameras")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
     results_file = args.json or args.out / "predictions.json"
     prepare_output(args.out, results_file)
     runtime, options = read_settings(args, RuntimeOptions), read_settings(args, SegmentOptions)
+    track = check_track(read_settings(args, TrackOptions))
     interrupted = False
     with Segmenter.open(runtime, options, say) as segmenter:
         segmenter.warm_up()
-        job = Job(segmenter, pictures=not args.no_pictures, limit=args.limit)
+        job = Job(segmenter, track, pictures=not args.no_pictures, limit=args.limit)
         try:
             _work(job, sources, console)
         except KeyboardInterrupt:
@@ -91,6 +95,7 @@ class Job:
     """
 
     segmenter: Segmenter
+    track: TrackOptions
     pictures: bool
     limit: int
     frames: int = 0
@@ -109,18 +114,23 @@ class Job:
         image_id: of the results; None: the number of the frame in this run, from 1.
         """
         writer = PictureWriter(source)
+        tracker = Tracker(self.track if source.kind != "image" else TrackOptions())  # images have no time
         try:
-            for number, frame in enumerate(frames(source)):
-                found = self.segmenter.segment(frame)
+            for number, (frame, stamp) in enumerate(frames(source)):
+                found = segment_tracked(self.segmenter, tracker, frame, stamp)
                 self.frames += 1
                 self.milliseconds += sum(found.stages.values())
                 where: dict[str, Any] = {"file_name": source.path}
                 if source.kind != "image":
                     where["frame"] = number
                 used = self.frames + len(self.failures) if image_id is None else image_id
-                self.results += [result | where for result in coco_results(found.instances, used)]
+                results = [result | where for result in coco_results(found.instances, used)]
+                if found.instances.track_ids is not None:
+                    for result, track_id in zip(results, found.instances.track_ids.tolist(), strict=True):
+                        result["track_id"] = track_id
+                self.results += results
                 if self.pictures:
-                    writer.write(draw(frame.image, found.instances, self.segmenter.card, frame.color))
+                    writer.write(draw(frame.image, found.instances, self.segmenter.card, frame.color), stamp)
                 advance()
                 if self.done:
                     break

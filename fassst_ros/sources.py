@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,11 @@ import cv2
 
 from fassst_ros.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from fassst_ros.types import ConfigError, Frame, InputError, UInt8Array
+
+#: Frames a second of the video of a camera.
+CAMERA_RATE = 30.0
+#: Widest video that is written, in pixels: VP8 takes 80 ms for a picture of 2048x1024.
+WIDTH = 1280
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ def find_sources(names: list[str], out: Path) -> list[Source]:
             found.append((_kind(path), path, Path(path.name)))
     sources, taken = [], {p.resolve() for _, p, _ in found}
     for kind, path, below in found:
-        suffix = ".jpg" if kind == "image" else ".mp4"
+        suffix = ".jpg" if kind == "image" else ".webm"
         target = out / below.with_suffix(suffix)
         number = 2
         while target.resolve() in taken:  # also keeps the sources themselves from being overwritten
@@ -93,23 +102,27 @@ def frame_count(sources: list[Source], limit: int) -> int | None:
     return min(total, limit) if limit else total
 
 
-def frames(source: Source) -> Iterator[Frame]:
-    """The frames of a source. Raises InputError if it cannot be opened or ends before its first frame."""
+def frames(source: Source) -> Iterator[tuple[Frame, float]]:
+    """The frames of a source and their times in seconds: in the video, of a steady clock; 0 for an image.
+
+    Raises InputError if it cannot be opened or ends before its first frame.
+    """
     if source.kind == "image":
-        yield read_image(Path(source.path))
+        yield read_image(Path(source.path)), 0.0
         return
     video: Any = cv2.VideoCapture(int(source.path) if source.kind == "camera" else source.path)
     try:
         what = f"camera {source.path}" if source.kind == "camera" else source.path
         if not video.isOpened():
             raise InputError(f"{what}: OpenCV cannot open it as a {source.kind}")
-        expected, read = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0
+        expected, rate, read = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), _rate(video), 0
         while True:
             good, image = video.read()
             if not good:
                 break
+            # Not the time in the file: OpenCV knows it for some formats only.
+            yield Frame(image, "bgr"), time.monotonic() if source.kind == "camera" else read / rate
             read += 1
-            yield Frame(image, "bgr")
         # The count in a file's header is an estimate: half of it missing is damage.
         if read == 0 or (source.kind == "video" and read < expected // 2):
             raise InputError(
@@ -119,45 +132,115 @@ def frames(source: Source) -> Iterator[Frame]:
         video.release()
 
 
-def _rate(source: Source) -> float:
-    """Frames a second of the video to write; those of the source where it knows them."""
-    if source.kind != "video":
-        return 30.0
-    video = cv2.VideoCapture(source.path)
+def _rate(video: Any) -> float:
+    """Frames a second of an open video or camera; 30 where it does not know."""
     rate = float(video.get(cv2.CAP_PROP_FPS))
-    video.release()
     return rate if 1 <= rate <= 240 else 30.0
 
 
 class PictureWriter:
-    """Writes the pictures of one source to its target: a JPEG for an image, else an MP4."""
+    """Writes the pictures of one source to its target: a JPEG for an image, else a video.
+
+    A video has the rate of its source. That of a camera plays as fast as it was recorded, whatever time
+    segmenting took.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._video: VideoWriter | None = None
+        self._start = 0.0
+
+    def write(self, picture: UInt8Array, stamp: float = 0.0) -> None:
+        """Write one picture (H, W, 3), BGR; stamp: of its frame [s]. Raises ConfigError if it cannot."""
+        target = self._source.target
+        if self._source.kind == "image":
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+                target.write_bytes(data.tobytes())
+            except OSError as err:
+                raise ConfigError(f"cannot write {target}: {err.strerror or err}") from err
+            return
+        if self._video is None:
+            self._video, self._start = VideoWriter(target, self._source_rate()), stamp
+        due = round((stamp - self._start) * self._video.rate) + 1
+        for _ in range(due - self._video.count if self._source.kind == "camera" else 1):
+            self._video.write(picture)
+
+    def _source_rate(self) -> float:
+        if self._source.kind == "camera":  # it is open already, and not all can be opened twice
+            return CAMERA_RATE
+        video = cv2.VideoCapture(self._source.path)
+        rate = _rate(video)
+        video.release()
+        return rate
+
+    def close(self) -> None:
+        """Finish the video, if there is one. Raises ConfigError if it is not whole."""
+        if self._video is not None:
+            self._video.close()
+
+
+class VideoWriter:
+    """A video that browsers and players show: VP8 in WebM, which OpenCV writes wherever it is installed.
+
+    path: should end in .webm. rate: frames a second. count: pictures written so far. The first picture
+    says the size; wider ones than WIDTH are made smaller.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate, self.count = path, rate, 0
+        self._size = (0, 0)
         self._video: Any = None
 
     def write(self, picture: UInt8Array) -> None:
-        """Write one picture (H, W, 3), BGR. Raises ConfigError if the target cannot be written."""
-        target = self._source.target
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if self._source.kind == "image":
-                _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
-                target.write_bytes(data.tobytes())
-                return
-        except OSError as err:
-            raise ConfigError(f"cannot write {target}: {err.strerror or err}") from err
+        """Write one picture (H, W, 3), BGR. Raises ConfigError if the file cannot be written."""
         if self._video is None:
-            size = picture.shape[1], picture.shape[0]
-            rate = _rate(self._source)
-            self._video = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-            if not self._video.isOpened():
-                raise ConfigError(
-                    f"cannot write {target}: OpenCV has no MP4 encoder here, or no right to write"
-                )
-        self._video.write(picture)
+            height, width = picture.shape[:2]
+            scale = min(1.0, WIDTH / width)
+            self._size = round(width * scale), round(height * scale)
+            self._video = self._open()
+        if (picture.shape[1], picture.shape[0]) != self._size:
+            self._video.write(cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA))
+        else:
+            self._video.write(picture)
+        self.count += 1
+
+    def _open(self) -> Any:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise ConfigError(f"cannot write {self.path}: {err.strerror or err}") from err
+        with _without_stderr():  # OpenCV complains there of a codec tag, which WebM has not
+            video = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"VP80"), self.rate, self._size)
+        if not video.isOpened():
+            raise ConfigError(
+                f"cannot write {self.path}: no right to write there, or an OpenCV without VP8 (FFmpeg)"
+            )
+        return video
 
     def close(self) -> None:
-        """Finish the video, if there is one."""
-        if self._video is not None:
-            self._video.release()
+        """Finish the file. Raises ConfigError if not all pictures are in it."""
+        if self._video is None:
+            return
+        self._video.release()
+        self._video = None
+        video = cv2.VideoCapture(str(self.path))  # OpenCV reports no error of writing
+        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+        video.release()
+        if count < self.count - 1:  # it counts by the duration
+            raise ConfigError(f"{self.path} is not whole: not all {self.count} pictures. Is the disk full?")
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what libraries write to the process's standard error."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -181,7 +181,7 @@ def make_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Non
 def test_video_in_video_out(model: Path, tmp_path: Path) -> None:
     make_video(tmp_path / "drive.mp4", 10)
     assert predict(model, tmp_path / "out", tmp_path / "drive.mp4") == 0
-    video = cv2.VideoCapture(str(tmp_path / "out" / "drive.mp4"))
+    video = cv2.VideoCapture(str(tmp_path / "out" / "drive.webm"))
     count, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
     good, first = video.read()
     video.release()
@@ -209,7 +209,7 @@ def test_ctrl_c_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fassst_ros.cli", "predict", *videos, *options]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
-    while not (out / "drive.mp4").exists() and time.monotonic() < end:
+    while not (out / "drive.webm").exists() and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
