@@ -1,25 +1,33 @@
-"""Camera images out of ROS 2 bags, and our own message types for rosbags; no ROS needed.
+"""Camera images and other messages out of bags, and our own message types for rosbags; no ROS needed.
 
-Reads what rosbags reads: sqlite3 and mcap, of Humble and later.
+Reads what rosbags reads: ROS 2 bags (sqlite3 and mcap, also compressed) as folders or single files, and ROS 1
+bags; of files that were cut off, what is in them (fassst_ros/bag_rescue.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fassst_ros import bag_rescue
 from fassst_ros.types import ConfigError, InputError
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
-    from rosbags.interfaces import Connection
     from rosbags.typesys.store import Typestore
+    from typing_extensions import Self
 
 #: The message types that hold camera images.
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+#: Files that a bag consists of.
+_SUFFIXES = (".db3", ".mcap", ".bag")
 
 
 def message_definitions() -> dict[str, str]:
@@ -53,6 +61,116 @@ def typestore() -> Typestore:
 
 
 @dataclass(frozen=True, slots=True)
+class BagTopic:
+    """A topic of a bag: name, message type, and how many messages the bag says it has."""
+
+    name: str
+    msgtype: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BagMessage:
+    """One message as stored. index: among those of its topic, from 0; received: by the recorder [ns]."""
+
+    topic: str
+    msgtype: str
+    index: int
+    received: int
+    raw: bytes
+
+
+class Bag:
+    """The messages of a bag, in the order in which they were recorded. Use as a context manager.
+
+    path: folder or file. Attributes: path, topics (name -> BagTopic), and damage: what is wrong with the
+    whole bag, "" if nothing; what can be read of it is read then.
+    Raises InputError for a path that is no readable bag, ConfigError where rosbags is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage = ""
+        self._reader: AnyReader | None = None
+        self._rescued: bag_rescue.Rescued | None = None
+        files = _bag_files(path)
+        try:
+            self._reader = _open(files)
+        except _Unreadable as err:
+            self._rescued = bag_rescue.rescue(_storage_files(path), typestore())
+            if self._rescued is None:
+                raise InputError(f"{path} is no readable ROS bag ({err}). {_advice(path)}") from err
+            self.damage = f"the bag is damaged ({err}); read what is in it"
+        self.topics = self._find_topics()
+
+    def _find_topics(self) -> dict[str, BagTopic]:
+        if self._rescued is not None:
+            return {name: BagTopic(name, t, n) for name, (t, n) in self._rescued.topics.items()}
+        assert self._reader is not None
+        topics: dict[str, BagTopic] = {}
+        for c in self._reader.connections:  # a topic may have several, one a publisher
+            before = topics[c.topic].count if c.topic in topics else 0
+            topics[c.topic] = BagTopic(c.topic, c.msgtype, before + c.msgcount)
+        return topics
+
+    def messages(self, topics: Collection[str], received: int | None = None) -> Iterator[BagMessage]:
+        """The messages on `topics`; received: only those recorded at this time [ns], index -1.
+
+        Raises InputError where the bag is damaged, or ends before it should.
+        """
+        counts: Counter[str] = Counter()
+        messages = self._stored(topics, received)
+        while True:
+            try:
+                topic, msgtype, time, raw = next(messages)
+            except StopIteration:
+                break
+            except _read_errors() as err:
+                where = ", ".join(f"{n} on {t}" for t, n in counts.items()) or "none"
+                raise InputError(f"{self.path} is damaged: {err}. Messages before that: {where}") from err
+            yield BagMessage(topic, msgtype, -1 if received is not None else counts[topic], time, raw)
+            counts[topic] += 1
+        for topic in topics if received is None else ():
+            if counts[topic] < self.topics[topic].count:
+                raise InputError(
+                    f"{self.path}: {counts[topic]} messages on {topic}, its metadata promises "
+                    f"{self.topics[topic].count}"
+                )
+
+    def _stored(self, topics: Collection[str], received: int | None) -> Iterator[tuple[str, str, int, bytes]]:
+        if self._rescued is not None:
+            yield from (m for m in self._rescued.messages(topics) if received is None or m[2] == received)
+            return
+        assert self._reader is not None
+        wanted = [c for c in self._reader.connections if c.topic in topics]
+        stop = None if received is None else received + 1
+        for connection, time, raw in self._reader.messages(wanted, received, stop) if wanted else ():
+            yield connection.topic, connection.msgtype, time, raw
+
+    def read(self, message: BagMessage) -> Any:
+        """The fields of a message, as rosbags has them. Raises InputError if it is damaged."""
+        try:
+            if self._rescued is not None:
+                return self._rescued.typestore.deserialize_cdr(message.raw, message.msgtype)
+            assert self._reader is not None
+            return self._reader.deserialize(message.raw, message.msgtype)
+        except Exception as err:  # rosbags raises what struct and numpy raise
+            what = f"message {message.index} on {message.topic}"
+            raise InputError(f"{self.path}: {what} is damaged: {_words(err)}") from err
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
 class BagImage:
     """One image message: its place in the bag (from 0), both times in ns, the message of rosbags."""
 
@@ -72,72 +190,139 @@ class ImageBag:
     """
 
     def __init__(self, path: Path, topic: str = "") -> None:
-        reader_type, reader_error = _rosbags()
-        if not path.exists():
-            raise InputError(f"bag {path} does not exist. Give the folder that holds its metadata.yaml")
+        self._bag = Bag(path)
         try:
-            reader = reader_type([path], default_typestore=typestore())
-            reader.open()
-        except (reader_error, OSError, ValueError, KeyError, AssertionError) as err:
-            raise InputError(
-                f"{path} is no readable ROS 2 bag ({err}). Check it with `ros2 bag info`"
-            ) from err
-        try:
-            self._connection = _choose(reader.connections, topic, path)
+            chosen = _choose(self._bag, topic)
         except InputError:
-            reader.close()
+            self._bag.close()
             raise
-        self._reader = reader
         self.path = path
-        self.topic: str = self._connection.topic
-        self.msgtype: str = self._connection.msgtype
-        self.count: int = self._connection.msgcount
+        self.topic, self.msgtype, self.count = chosen.name, chosen.msgtype, chosen.count
 
     def __iter__(self) -> Iterator[BagImage]:
-        messages = self._reader.messages([self._connection])
-        for index in range(self.count):
-            try:
-                connection, received, raw = next(messages)
-                message: Any = self._reader.deserialize(raw, connection.msgtype)
-            except StopIteration:
-                raise InputError(
-                    f"{self.path}: {index} images on {self.topic}, its metadata promises {self.count}"
-                ) from None
-            except Exception as err:  # rosbags raises what sqlite3, struct and numpy raise
-                raise InputError(f"{self.path}: message {index} on {self.topic} is damaged: {err}") from err
-            stamp = message.header.stamp
-            yield BagImage(index, stamp.sec * 10**9 + stamp.nanosec, received, message)
+        for stored in self._bag.messages([self.topic]):
+            message = self._bag.read(stored)
+            yield BagImage(stored.index, stamp_of(message), stored.received, message)
 
     def close(self) -> None:
         """Close the files."""
-        self._reader.close()
+        self._bag.close()
 
-    def __enter__(self) -> ImageBag:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _rosbags() -> tuple[type[AnyReader], type[Exception]]:
-    """The reader of rosbags and its error. Raises ConfigError where rosbags is not installed."""
+def stamp_of(message: Any) -> int:
+    """header.stamp in nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+class _Unreadable(Exception):
+    """A bag that rosbags cannot open; the text says why."""
+
+
+def _bag_files(path: Path) -> list[Path]:
+    """What rosbags is to open: a folder with metadata.yaml, a file, or the files of a folder without it.
+
+    Raises InputError if there is nothing of that kind.
+    """
+    if not path.exists():
+        raise InputError(
+            f"bag {path} does not exist. Give the folder that holds its metadata.yaml, or a file"
+        )
+    if path.is_file() or (path / "metadata.yaml").exists():
+        return [path]
+    files = _storage_files(path)
+    if not files:
+        raise InputError(
+            f"{path} is no readable ROS bag: the folder holds neither metadata.yaml nor a "
+            f"{', '.join(_SUFFIXES)} file"
+        )
+    if len({f.suffix for f in files}) > 1:
+        raise InputError(f"{path} holds bags of several kinds and no metadata.yaml. Give one file of them")
+    return files
+
+
+def _storage_files(path: Path) -> list[Path]:
+    """The files with messages, in the order of their numbers: bag_2.mcap before bag_10.mcap."""
+    if path.is_file():
+        return [path]
+
+    def number(file: Path) -> list[int | str]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]
+
+    return sorted((f for f in path.iterdir() if f.suffix in _SUFFIXES), key=number)
+
+
+def _open(files: list[Path]) -> AnyReader:
+    """An open reader. Raises _Unreadable, with nothing left open."""
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.highlevel import AnyReader
     except ImportError as err:
-        raise ConfigError(f"reading bags needs rosbags ({err}): pip install rosbags") from err
-    return AnyReader, AnyReaderError
+        raise ConfigError(f"reading bags needs rosbags ({err}): pip install 'fassst_ros[replay]'") from err
+    try:
+        reader = AnyReader(files, default_typestore=typestore())
+        reader.open()
+    except _read_errors() as err:
+        raise _Unreadable(_words(err)) from err
+    return reader
 
 
-def _choose(connections: list[Connection], topic: str, path: Path) -> Connection:
-    """The connection with images. Raises InputError, listing what there is, if it is not exactly one."""
-    images = [c for c in connections if c.msgtype in (RAW, COMPRESSED) and c.msgcount]
-    found = ", ".join(f"{c.topic} ({c.msgtype})" for c in connections) or "nothing"
-    if topic:
-        images = [c for c in images if c.topic == topic]
-        if not images:
-            raise InputError(f"{path} holds no images on {topic}; it holds: {found}")
-    if not images:
-        raise InputError(f"{path} holds no {RAW} and no {COMPRESSED}; it holds: {found}")
-    if len({c.topic for c in images}) > 1:
-        raise InputError(f"{path} holds several image topics, choose one with --bag-topic: {found}")
+def _read_errors() -> tuple[type[Exception], ...]:
+    """What rosbags lets through for files that are damaged."""
+    import zlib
+
+    from rosbags.highlevel import AnyReaderError
+    from rosbags.rosbag1 import ReaderError as Reader1Error
+    from rosbags.rosbag2 import ReaderError as Reader2Error
+
+    errors: list[type[Exception]] = [AnyReaderError, Reader1Error, Reader2Error, sqlite3.Error, zlib.error]
+    errors += [OSError, ValueError, KeyError, AssertionError, EOFError, IndexError]
+    with suppress(ImportError):
+        import apsw
+
+        errors.append(apsw.Error)
+    return tuple(errors)
+
+
+def _words(err: Exception) -> str:
+    return str(err) or type(err).__name__
+
+
+def _advice(path: Path) -> str:
+    if path.suffix == ".bag":
+        return "Check it with `rosbag info`; `rosbag reindex` repairs one that was not closed"
+    return "Check it with `ros2 bag info`; `ros2 bag reindex` repairs a missing metadata.yaml"
+
+
+def _choose(bag: Bag, topic: str) -> BagTopic:
+    """The topic with images. Raises InputError, listing what there is, if it is not exactly one."""
+    images = image_topics(bag, [topic] if topic else [])
+    if len(images) > 1:
+        raise InputError(
+            f"{bag.path} holds several image topics, choose one with --bag-topic: {content_of(bag)}"
+        )
     return images[0]
+
+
+def image_topics(bag: Bag, wanted: Collection[str] = ()) -> list[BagTopic]:
+    """The topics with images, of `wanted` if it names any; at least one.
+
+    Raises InputError, listing what there is, if one of them or all are missing.
+    """
+    images = {t.name: t for t in bag.topics.values() if t.msgtype in (RAW, COMPRESSED) and t.count}
+    for name in wanted:
+        if name not in images:
+            raise InputError(f"{bag.path} holds no images on {name}; it holds: {content_of(bag)}")
+    if not images:
+        raise InputError(f"{bag.path} holds no {RAW} and no {COMPRESSED}; it holds: {content_of(bag)}")
+    return [images[name] for name in wanted] if wanted else list(images.values())
+
+
+def content_of(bag: Bag) -> str:
+    """The topics and their types, for errors."""
+    return ", ".join(f"{t.name} ({t.msgtype})" for t in bag.topics.values()) or "nothing"

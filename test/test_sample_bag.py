@@ -88,7 +88,7 @@ def test_recipe_refuses_a_licence_that_forbids_it(recipe: Any) -> None:
 def test_a_bag_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         ImageBag(tmp_path / "none")
-    with pytest.raises(InputError, match="no readable ROS 2 bag"):
+    with pytest.raises(InputError, match="no readable ROS bag"):
         ImageBag(tmp_path)
 
 
