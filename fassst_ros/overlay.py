@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fassst_ros.card import ModelCard
 from fassst_ros.types import InputError, Instances, RoiMask, UInt8Array
@@ -25,6 +27,7 @@ def draw(
     alpha: float = 0.45,
     out: UInt8Array | None = None,
     scores: bool = True,
+    scale: float = 1.0,
 ) -> UInt8Array:
     """A copy of `image` with the instances on it.
 
@@ -32,6 +35,7 @@ def draw(
     Colours are those of the card's classes, or one per track where there are tracks.
     out: array to draw into instead of a new one; it may be `image` itself.
     scores: write them beside the names; False for ground truth.
+    scale: size of the drawn picture as a share of the image's, up to 1; the smaller, the faster.
     Raises InputError if the instances are not of an image of this size.
     """
     if image.shape != (*instances.size, 3):
@@ -39,22 +43,47 @@ def draw(
             f"image has shape {image.shape}; the instances are of an image {(*instances.size, 3)}. Draw "
             "them on the image that they were found in"
         )
+    if scale != 1:
+        image, instances = _shrunk(image, instances, scale)
+        out = image if out is None else out
     if out is None:
         out = image.copy()
     elif out is not image:
         np.copyto(out, image)
-    colors = [_color(instances, i, card, color) for i in range(len(instances))]
+    colors = [c if color == "rgb" else c[::-1] for c in instance_colors(instances, card)]
     thin = max(1, round(min(instances.size) / 700))
     for i in reversed(range(len(instances))):  # the best on top
         _blend(out, instances.masks[i], colors[i], alpha, thin)
-    scale = min(max(min(instances.size) / 1600, 0.4), 1.2)
+    font = min(max(min(instances.size) / 1600, 0.4), 1.2)
     boxes = [_whole(box) for box in instances.boxes.tolist()]
     for (x, y, w, h), line in zip(boxes, colors, strict=True):  # around the object, not over its edge
         cv2.rectangle(out, (x - thin, y - thin), (x + w + thin - 1, y + h + thin - 1), line, thin)
-    taken = [box for box in boxes if box[2] * box[3] < (150 * scale) ** 2]  # not to hide small objects
-    for i, box in enumerate(boxes):
-        taken.append(_label(out, _text(instances, i, card, scores), box, colors[i], scale, taken))
+    small = [box for box in boxes if box[2] * box[3] < (150 * font) ** 2]  # not to be hidden
+    taken = np.array(small + boxes, np.int64).reshape(-1, 4)
+    texts = captions(instances, card, scores)
+    for i, (text, box, plate) in enumerate(zip(texts, boxes, colors, strict=True), start=len(small)):
+        taken[i] = _label(out, text, box, plate, font, taken[:i])
     return out
+
+
+def _shrunk(image: UInt8Array, instances: Instances, scale: float) -> tuple[UInt8Array, Instances]:
+    """A smaller copy of the image, and its instances in the pixels of that copy."""
+    height, width = instances.size
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small: Any = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    ratio = np.array([size[1] / width, size[0] / height])
+    # The pixel of the image that is under the centre of each pixel of the smaller one.
+    rows, columns = (
+        ((np.arange(n) + 0.5) / r).astype(np.int64) for n, r in zip(size, ratio[::-1], strict=True)
+    )
+    masks = []
+    for mask in instances.masks:
+        top, bottom = np.searchsorted(rows, (mask.y, mask.y + mask.bits.shape[0])).tolist()
+        left, right = np.searchsorted(columns, (mask.x, mask.x + mask.bits.shape[1])).tolist()
+        bits = mask.bits[rows[top:bottom] - mask.y].take(columns[left:right] - mask.x, axis=1)
+        masks.append(RoiMask(left, top, bits))
+    boxes = instances.boxes * np.tile(ratio, 2).astype(np.float32)
+    return small, dataclasses.replace(instances, boxes=boxes, masks=tuple(masks), size=size)
 
 
 def _whole(box: list[float]) -> Rectangle:
@@ -63,33 +92,52 @@ def _whole(box: list[float]) -> Rectangle:
     return x0, y0, max(1, x1 - x0), max(1, y1 - y0)
 
 
-def _color(instances: Instances, i: int, card: ModelCard, order: str) -> Color:
-    """The colour of instance i in the image's channel order."""
-    track = 0 if instances.track_ids is None else int(instances.track_ids[i])
-    if track:
-        hue = track * 0.61803398875 % 1  # golden ratio: neighbouring tracks get distant hues
-        r, g, b = (round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.8, 1.0))
-    else:
-        r, g, b = next((c.color for c in card.classes if c.id == instances.class_ids[i]), (255, 255, 255))
-    return (r, g, b) if order == "rgb" else (b, g, r)
+def instance_colors(instances: Instances, card: ModelCard) -> list[Color]:
+    """The RGB colour of each instance: one per track where it has one, else its class's in the card.
+
+    The same for every picture, marker and page, so that one object looks alike everywhere.
+    """
+    by_class = {c.id: c.color for c in card.classes}
+    tracks = _tracks(instances)
+    return [
+        track_color(track) if track else by_class.get(class_id, (255, 255, 255))
+        for class_id, track in zip(instances.class_ids.tolist(), tracks, strict=True)
+    ]
 
 
-def _text(instances: Instances, i: int, card: ModelCard, scores: bool = True) -> str:
-    """What is written at instance i: "car 0.87", "car #12 0.87", "car" without scores."""
-    class_id = int(instances.class_ids[i])
-    name = next((c.name for c in card.classes if c.id == class_id), f"class {class_id}")
-    track = 0 if instances.track_ids is None else int(instances.track_ids[i])
-    tracked = f"{name} #{track}" if track else name
-    return f"{tracked} {instances.scores[i]:.2f}" if scores else tracked
+def track_color(track: int) -> Color:
+    """The RGB colour of a track: the golden ratio gives neighbouring ids distant hues."""
+    r, g, b = colorsys.hsv_to_rgb(track * 0.61803398875 % 1, 0.8, 1.0)
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+def captions(instances: Instances, card: ModelCard, scores: bool = True) -> list[str]:
+    """What is written at each instance: "car 0.87", "car #12 0.87", "car" without scores."""
+    names = {c.id: c.name for c in card.classes}
+    texts = []
+    for class_id, track, score in zip(
+        instances.class_ids.tolist(), _tracks(instances), instances.scores.tolist(), strict=True
+    ):
+        text = names.get(class_id, f"class {class_id}") + (f" #{track}" if track else "")
+        texts.append(f"{text} {score:.2f}" if scores else text)
+    return texts
+
+
+def _tracks(instances: Instances) -> list[int]:
+    """Track ids; 0 = none."""
+    return [0] * len(instances) if instances.track_ids is None else instances.track_ids.tolist()
 
 
 def _blend(image: UInt8Array, mask: RoiMask, color: Color, alpha: float, thin: int) -> None:
     """Tint the pixels of the mask and draw its outline, lighter, so that dark colours show."""
     h, w = mask.bits.shape
+    if h == 0 or w == 0:
+        return
     bits = np.ascontiguousarray(mask.bits).view(np.uint8)
     region = image[mask.y : mask.y + h, mask.x : mask.x + w]
-    levels = np.arange(256)[:, None] * (1 - alpha) + np.array(color) * alpha
-    tinted = cv2.LUT(region, np.rint(levels).astype(np.uint8)[None])
+    plain = np.empty_like(region)
+    cv2.rectangle(plain, (0, 0), (w, h), color, cv2.FILLED)
+    tinted = cv2.addWeighted(region, 1 - alpha, plain, alpha, 0)
     cv2.copyTo(tinted, bits, region)
     outlines, _ = cv2.findContours(bits, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     light = tuple((c + 255) // 2 for c in color)
@@ -97,7 +145,7 @@ def _blend(image: UInt8Array, mask: RoiMask, color: Color, alpha: float, thin: i
 
 
 def _label(
-    image: UInt8Array, text: str, box: Rectangle, color: Color, scale: float, taken: list[Rectangle]
+    image: UInt8Array, text: str, box: Rectangle, color: Color, scale: float, taken: NDArray[np.int64]
 ) -> Rectangle:
     """Write `text` on a plate near the box, where it hides least of `taken`; returns the plate."""
     (tw, th), base = cv2.getTextSize(text, _FONT, scale, 1)
@@ -111,9 +159,12 @@ def _label(
 
 
 def _place(
-    box: Rectangle, width: int, height: int, size: tuple[int, int], taken: list[Rectangle]
+    box: Rectangle, width: int, height: int, size: tuple[int, int], taken: NDArray[np.int64]
 ) -> tuple[int, int]:
-    """Top left pixel of a plate: above the box, else below, beside, inside, or farther off."""
+    """Top left pixel of a plate: above the box, else below, beside, inside, or farther off.
+
+    taken: (k, 4) rectangles of which it should hide as little as possible.
+    """
     x0, y0, x1, y1 = box[0], box[1], box[0] + box[2], box[1] + box[3]
     wishes = [
         (x0 - 1, y0 - height - 1),
@@ -128,13 +179,10 @@ def _place(
         (x0 - width // 2, y1 + 2 * height + 4),
     ]
     limit = (max(0, size[1] - width), max(0, size[0] - height))
-    places = np.clip(np.array(wishes), 0, limit)
-    if not taken:
-        return int(places[0, 0]), int(places[0, 1])
-    start, extent = np.hsplit(np.array(taken), 2)
-    shared = np.minimum(places[:, None] + (width, height), start + extent) - np.maximum(
-        places[:, None], start
-    )
-    hidden = np.maximum(shared, 0).prod(axis=2).sum(axis=1)  # pixels of `taken` under each place
+    places = np.maximum(np.minimum(np.array(wishes), limit), 0)
+    start, end = taken[:, :2], taken[:, :2] + taken[:, 2:]
+    shared = np.minimum(places[:, None] + (width, height), end) - np.maximum(places[:, None], start)
+    np.maximum(shared, 0, out=shared)
+    hidden = (shared[..., 0] * shared[..., 1]).sum(axis=1)  # pixels of `taken` under each place
     x, y = places[hidden.argmin()]  # the first of the best
     return int(x), int(y)

@@ -1,11 +1,11 @@
 """Starts the segmentation node: ros2 launch fassst_ros segment.launch.py image:=/camera/image_raw."""
 
 import os
+import tempfile
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
@@ -54,7 +54,24 @@ ARGUMENTS = (
         "rviz",
         default_value="false",
         choices=["true", "false"],
-        description="start rviz2 with the picture and the markers of the node",
+        description="start rviz2 with camera, overlay, instance map and markers",
+    ),
+    DeclareLaunchArgument(
+        "frame",
+        default_value="",
+        description="frame_id of the camera's images, for the markers in rviz2; empty: as in segment.rviz",
+    ),
+    DeclareLaunchArgument(
+        "view",
+        default_value="false",
+        choices=["true", "false"],
+        description="serve a page for the browser with overlay and numbers",
+    ),
+    DeclareLaunchArgument("view_port", default_value="8090", description="TCP port of that page"),
+    DeclareLaunchArgument(
+        "view_host",
+        default_value="127.0.0.1",
+        description="address of that page; 0.0.0.0: anyone who reaches the port sees the cameras",
     ),
 )
 
@@ -68,8 +85,29 @@ def dds_environment() -> dict[str, str]:
     return {name: os.path.join(CONFIG, "fastdds_large_images.xml")}
 
 
+def absolute(namespace: str, name: str) -> str:
+    """The full name of a node or topic in a namespace."""
+    return name if name.startswith("/") else "/" + "/".join(filter(None, [namespace.strip("/"), name]))
+
+
+def rviz_config(namespace: str, image: str, frame: str) -> str:
+    """Path of a copy of segment.rviz with the names of this launch.
+
+    Not by remapping: rviz2 chooses the image transport by the name of the topic as it is written.
+    """
+    with open(os.path.join(CONFIG, "segment.rviz"), encoding="utf-8") as file:
+        text = file.read()
+    text = text.replace("/segment_node/", f"{absolute(namespace, NAME)}/")
+    text = text.replace("Value: /camera/image_raw", f"Value: {absolute(namespace, image)}")
+    if frame:
+        text = text.replace("Fixed Frame: camera", f"Fixed Frame: {frame}")
+    with tempfile.NamedTemporaryFile("w", prefix="fassst_ros_", suffix=".rviz", delete=False) as copy:
+        copy.write(text)
+    return copy.name
+
+
 def make_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node, and rviz2 if asked for; now the values of the arguments are known."""
+    """The node, and rviz2 and the page if asked for; now the values of the arguments are known."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
     # Only what was given on the command line goes before the values of params_file.
     overrides: dict[str, str | bool] = {"autostart": given["autostart"] == "true"}
@@ -93,17 +131,29 @@ def make_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
         emulate_tty=True,
     )
-    prefix = "/".join(["", *given["namespace"].strip("/").split("/"), NAME]).replace("//", "/")
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", os.path.join(CONFIG, "segment.rviz")],
-        parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
-        remappings=[(f"/{NAME}/{topic}", f"{prefix}/{topic}") for topic in ("overlay", "markers")],
-        additional_env=environment,
-        condition=IfCondition(given["rviz"]),
-    )
-    return [segment, rviz]
+    nodes: list[LaunchDescriptionEntity] = [segment]
+    if given["rviz"] == "true":
+        rviz = Node(
+            package="rviz2",
+            executable="rviz2",
+            arguments=["-d", rviz_config(given["namespace"], given["image"], given["frame"])],
+            parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
+            additional_env=environment,
+        )
+        nodes.append(rviz)
+    if given["view"] == "true":
+        name = absolute(given["namespace"], NAME)
+        view = Node(
+            package="fassst_ros",
+            executable="view_node",
+            namespace=given["namespace"],
+            arguments=["--node", name, "--port", given["view_port"], "--host", given["view_host"]],
+            additional_env=environment,
+            output="screen",
+            emulate_tty=True,
+        )
+        nodes.append(view)
+    return nodes
 
 
 def generate_launch_description() -> LaunchDescription:

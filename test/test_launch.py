@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tiny_model import make_tiny_model, tiny_card
 
 # `launch` alone would find the folder of that name in this checkout.
@@ -55,14 +56,42 @@ def start(description: LaunchDescription, **given: str) -> list[Any]:
 def test_arguments(launch_file: Any) -> None:
     names = [e.name for e in launch_file.generate_launch_description().get_launch_arguments()]
     assert names[:4] == ["namespace", "params_file", "model", "image"]
-    assert names[4:] == ["use_sim_time", "autostart", "log_level", "rviz"]
+    assert names[4:8] == ["use_sim_time", "autostart", "log_level", "rviz"]
+    assert names[8:] == ["frame", "view", "view_port", "view_host"]
 
 
-def test_node_and_rviz(launch_file: Any) -> None:
-    node, rviz = start(launch_file.generate_launch_description())
+def test_the_node_alone_by_default(launch_file: Any) -> None:
+    (node,) = start(launch_file.generate_launch_description())
+    assert isinstance(node, LifecycleNode)
+
+
+def test_rviz_and_page(launch_file: Any) -> None:
+    description = launch_file.generate_launch_description()
+    given = {"rviz": "true", "view": "true", "namespace": "front", "view_port": "8099"}
+    node, rviz, view = start(description, **given)
     assert isinstance(node, LifecycleNode)
     assert isinstance(rviz, Node)
-    assert not rviz.condition.evaluate(LaunchContext())
+    assert (rviz.node_package, view.node_package, view.node_executable) == (
+        *("rviz2", "fassst_ros", "view_node"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("namespace", "image", "camera", "prefix"),
+    [
+        ("", "/camera/image_raw/compressed", "/camera/image_raw/compressed", "/segment_node"),
+        ("/front/", "image", "/front/image", "/front/segment_node"),
+    ],
+)
+def test_rviz_has_the_names_of_the_launch(
+    launch_file: Any, namespace: str, image: str, camera: str, prefix: str
+) -> None:
+    path = Path(launch_file.rviz_config(namespace, image, "camera_optical"))
+    manager = yaml.safe_load(path.read_text(encoding="utf-8"))["Visualization Manager"]
+    path.unlink()
+    topics = {display["Topic"]["Value"] for display in manager["Displays"]}
+    assert topics == {camera, *(f"{prefix}/{name}" for name in ("overlay", "instance_map", "markers"))}
+    assert manager["Global Options"]["Fixed Frame"] == "camera_optical"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from tiny_model import CLASSES, tiny_card
 
 from fassst_ros import overlay
-from fassst_ros.overlay import draw
+from fassst_ros.overlay import captions, draw
 from fassst_ros.types import InputError, Instances, RoiMask
 
 
@@ -97,18 +97,46 @@ def test_objects_at_the_edges_and_of_one_pixel() -> None:
 
 def test_names_and_scores_are_written() -> None:
     image = np.zeros((200, 300, 3), np.uint8)
-    assert overlay._text(one((9, 9, 20, 20)), 0, tiny_card()) == "person 0.87"
+    assert captions(one((9, 9, 20, 20)), tiny_card()) == ["person 0.87"]
     tracked = dataclasses.replace(one((9, 9, 20, 20), class_id=3), track_ids=np.array([12]))
-    assert overlay._text(tracked, 0, tiny_card()) == "car #12 0.87"
+    assert captions(tracked, tiny_card()) == ["car #12 0.87"]
     for class_id in (1, 3):
         drawn = draw(image, one((100, 80, 160, 140), class_id=class_id), tiny_card())
         plate = drawn[60:79, 95:200]
         assert (plate == CLASSES[class_id // 2].color).all(axis=2).sum() > 100
         assert (plate.min(axis=2) > 180).sum() > 30  # white ink on it
     unknown = one((100, 80, 160, 140), class_id=77)
-    assert overlay._text(unknown, 0, tiny_card()) == "class 77 0.87"
-    assert overlay._text(tracked, 0, tiny_card(), scores=False) == "car #12"
+    assert captions(unknown, tiny_card()) == ["class 77 0.87"]
+    assert captions(tracked, tiny_card(), scores=False) == ["car #12"]
     draw(image, unknown, tiny_card())
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.37, 0.1])
+def test_a_smaller_picture_shows_the_same(scale: float) -> None:
+    size = (200, 300)
+    image = np.full((*size, 3), 90, np.uint8)
+    drawn = draw(image, one((100, 80, 160, 140)), tiny_card(), scale=scale)
+    assert drawn.shape == (round(200 * scale), round(300 * scale), 3)
+    assert (image == 90).all()
+    if scale > 0.3:  # else the label covers the object
+        center = drawn[round(110 * scale), round(130 * scale)]
+        np.testing.assert_allclose(center, 90 * 0.55 + np.array(CLASSES[0].color) * 0.45, atol=1)
+    assert (drawn[-1] == 90).all()
+    draw(image, many(30, size), tiny_card(), scale=scale)
+
+
+def test_masks_shrink_to_the_pixels_under_their_centres() -> None:
+    rng = np.random.default_rng(5)
+    size = (41, 67)
+    mask = RoiMask(13, 7, rng.random((20, 31)) > 0.5)
+    given = Instances(np.zeros((1, 4), np.float32), np.float32([1]), np.int32([1]), (mask,), size)
+    dense = given.to_dense()[0]
+    for scale in (0.5, 0.3, 0.9):
+        _, small = overlay._shrunk(np.zeros((*size, 3), np.uint8), given, scale)
+        rows, columns = (
+            ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(small.size, size, strict=True)
+        )
+        np.testing.assert_array_equal(small.to_dense()[0], dense[np.ix_(rows, columns)])
 
 
 def test_labels_stay_inside_and_apart_where_there_is_room() -> None:
@@ -121,7 +149,7 @@ def test_labels_stay_inside_and_apart_where_there_is_room() -> None:
         (390, 290, 10, 10),
         (185, 149, 30, 9),
     ]:
-        x, y = overlay._place(box, 60, 14, size, plates)
+        x, y = overlay._place(box, 60, 14, size, np.array(plates, np.int64).reshape(-1, 4))
         assert 0 <= x <= size[1] - 60
         assert 0 <= y <= size[0] - 14
         for px, py, pw, ph in plates:

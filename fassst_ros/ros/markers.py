@@ -10,14 +10,17 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import ColorRGBA, Header
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from fassst_ros.card import ModelCard
+from fassst_ros.overlay import captions, instance_colors
 from fassst_ros.types import Instances, RoiMask
 
 #: Markers of a camera that fell silent vanish after so many seconds.
 LIFETIME = Duration(sec=1)
+#: How far a drawn outline may be from that of the mask, in source pixels.
+TOLERANCE = 0.7
 
 
 def camera_info_topic(image_topic: str) -> str:
@@ -31,37 +34,51 @@ def markers(
 ) -> MarkerArray:
     """Outline and name of each instance at z = `distance` [m] in the camera's optical frame.
 
+    Namespaces: "outline" is the longest outline of an instance, as a closed line strip, "parts" its
+    other pieces and holes, "name" its class, track and score. The id of an instance in "outline" and
+    "name" is its track id; without a track its number, negative where others have tracks. Colours are
+    those of the overlay.
     Pixels become rays by the rectified pinhole model of `info` (fx, fy, cx, cy of its matrix P, or of
     K if P is empty), scaled to the size of the image. Replaces all markers of the message before.
     """
     rays = _Rays(info, instances.size, distance)
-    colors = {
-        c.id: ColorRGBA(r=c.color[0] / 255, g=c.color[1] / 255, b=c.color[2] / 255, a=1.0)
-        for c in card.classes
-    }
-    names = {c.id: c.name for c in card.classes}
     message = MarkerArray(markers=[Marker(header=header, action=Marker.DELETEALL)])
-    for number, (mask, box, score, class_id) in enumerate(
-        zip(
-            instances.masks,
-            instances.boxes.tolist(),
-            instances.scores.tolist(),
-            instances.class_ids.tolist(),
-            strict=True,
-        ),
-        start=1,
+    parts = 0
+
+    def marker(ns: str, number: int, kind: int, rgb: tuple[int, int, int]) -> Marker:
+        made = Marker(header=header, ns=ns, id=number, type=kind, lifetime=LIFETIME)
+        made.color.r, made.color.g, made.color.b = (value / 255 for value in rgb)
+        made.color.a = 1.0
+        message.markers.append(made)
+        return made
+
+    for number, mask, box, rgb, caption in zip(
+        _ids(instances),
+        instances.masks,
+        instances.boxes.tolist(),
+        instance_colors(instances, card),
+        captions(instances, card),
+        strict=True,
     ):
-        outline = Marker(header=header, ns="outline", id=number, type=Marker.LINE_LIST, lifetime=LIFETIME)
-        outline.scale.x = 0.004 * distance
-        outline.color = colors[class_id]
-        outline.points = rays.points(_segments(mask))
-        text = Marker(header=header, ns="name", id=number, type=Marker.TEXT_VIEW_FACING, lifetime=LIFETIME)
-        text.text = f"{names[class_id]} {score:.2f}"
+        for place, line in enumerate(_lines(mask)):
+            parts += place > 0
+            key = ("parts", parts) if place else ("outline", number)
+            strip = marker(*key, Marker.LINE_STRIP, rgb)
+            strip.scale.x = 0.004 * distance
+            strip.points = rays.points(line)
+        text = marker("name", number, Marker.TEXT_VIEW_FACING, rgb)
+        text.text = caption
         text.scale.z = 0.03 * distance
-        text.color = colors[class_id]
         text.pose.position = rays.points(np.array([[(box[0] + box[2]) / 2, box[1]]]))[0]
-        message.markers += [outline, text]
     return message
+
+
+def _ids(instances: Instances) -> list[int]:
+    """Marker ids: unique in the message, and the same over time for an object that is tracked."""
+    numbers = range(1, len(instances) + 1)
+    if instances.track_ids is None:
+        return list(numbers)
+    return [track or -number for track, number in zip(instances.track_ids.tolist(), numbers, strict=True)]
 
 
 class _Rays:
@@ -90,12 +107,17 @@ def usable(info: CameraInfo) -> bool:
     return bool((info.p[0] and info.p[5]) or (info.k[0] and info.k[4]))
 
 
-def _segments(mask: RoiMask) -> NDArray[np.float64]:
-    """(2n, 2): ends of the line segments around the mask and its holes, x, y in source pixels."""
+def _lines(mask: RoiMask) -> list[NDArray[np.float64]]:
+    """Closed lines (n, 2) around the pieces and holes of a mask, the longest first; source pixels.
+
+    No point of the mask's outline is farther than TOLERANCE from its line.
+    """
     bits = np.ascontiguousarray(mask.bits).view(np.uint8)
     contours, _ = cv2.findContours(bits, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts = []
-    for contour in contours:
-        corners = contour[:, 0, :] + np.array([mask.x + 0.5, mask.y + 0.5])
-        parts.append(np.stack([corners, np.roll(corners, -1, axis=0)], axis=1).reshape(-1, 2))
-    return np.concatenate(parts) if parts else np.zeros((0, 2))
+    lines = []
+    for contour in sorted(contours, key=lambda c: cv2.arcLength(c, True), reverse=True):
+        corners = cv2.approxPolyDP(contour, TOLERANCE, True)[:, 0, :]
+        # findContours walks from pixel centre to pixel centre.
+        closed: Any = np.concatenate([corners, corners[:1]])
+        lines.append(closed + np.array([mask.x + 0.5, mask.y + 0.5]))
+    return lines

@@ -10,7 +10,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import MarkerArray
 
@@ -18,8 +18,9 @@ from fassst_ros.card import ModelCard
 from fassst_ros.msg import InstanceArray
 from fassst_ros.overlay import draw
 from fassst_ros.ros import messages, qos
-from fassst_ros.ros.convert import to_image
+from fassst_ros.ros.convert import to_image, to_jpeg
 from fassst_ros.ros.markers import markers, usable
+from fassst_ros.ros.params import NodeOptions
 from fassst_ros.types import Frame, Instances
 
 #: Times of a frame [ms], in their order; each is published on ~/latency/<name>.
@@ -50,6 +51,7 @@ class Outputs:
             self._instance_map = self._create(Image, "instance_map", qos.IMAGES)
             self._class_map = self._create(Image, "class_map", qos.IMAGES)
             self._overlay = self._create(Image, "overlay", qos.IMAGES)
+            self._compressed = self._create(CompressedImage, "overlay/compressed", qos.IMAGES)
             self._markers = self._create(MarkerArray, "markers", qos.RESULTS)
             self._detections = self._create_detections()
             self._latency = {s: self._create(Float64, f"latency/{s}", qos.RESULTS) for s in STAGES}
@@ -88,24 +90,34 @@ class Outputs:
         self._instances.publish(message)
         return {"fill": (filled - start) * 1e3, "publish": (time.perf_counter() - filled) * 1e3}
 
-    def publish_extras(self, instances: Instances, frame: Frame, header: Header, distance: float) -> None:
+    def publish_extras(
+        self, instances: Instances, frame: Frame, header: Header, options: NodeOptions
+    ) -> None:
         """Make and publish those of the other outputs that somebody listens to."""
         makers: list[tuple[Any, Callable[[], Any]]] = [
             (self._instance_map, partial(messages.instance_map, instances, header)),
             (self._class_map, partial(messages.class_map, instances, header)),
-            (self._overlay, partial(self._draw, instances, frame, header)),
             (self._detections, partial(messages.detections, instances, header, self._names)),
         ]
-        info = self.info
+        info, distance = self.info, options.marker_distance
         if info is not None and usable(info):
             makers.append((self._markers, partial(markers, instances, header, self._card, info, distance)))
         for publisher, make in makers:
             if publisher is not None and publisher.get_subscription_count():
                 publisher.publish(make())
+        self._publish_overlays(instances, frame, header, options)
 
-    def _draw(self, instances: Instances, frame: Frame, header: Header) -> Image:
-        drawn = draw(frame.image, instances, self._card, color=frame.color)
-        return to_image(drawn, f"{frame.color}8", header)
+    def _publish_overlays(
+        self, instances: Instances, frame: Frame, header: Header, options: NodeOptions
+    ) -> None:
+        raw, compressed = (bool(p.get_subscription_count()) for p in (self._overlay, self._compressed))
+        if not raw and not compressed:
+            return
+        drawn = draw(frame.image, instances, self._card, color=frame.color, scale=options.overlay_scale)
+        if raw:
+            self._overlay.publish(to_image(drawn, f"{frame.color}8", header))
+        if compressed:
+            self._compressed.publish(to_jpeg(drawn, frame.color, options.overlay_quality, header))
 
     def publish_latency(self, stages: dict[str, float]) -> None:
         """Publish the times of one frame on the topics that somebody listens to."""

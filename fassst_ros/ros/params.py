@@ -76,6 +76,15 @@ class NodeOptions:
         minimum=0.1,
         maximum=1000.0,
     )
+    overlay_scale: float = setting(
+        1.0,
+        "size of ~/overlay and ~/overlay/compressed as a share of the image's; 0.5 takes half of the time",
+        minimum=0.1,
+        maximum=1.0,
+    )
+    overlay_quality: int = setting(
+        80, "JPEG quality of ~/overlay/compressed", unit="%", minimum=1, maximum=100
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Worker:
         camera.counters.segmented += 1
         camera.error = ""
         try:
-            outputs.publish_extras(result.instances, frame, header, options.marker_distance)
+            outputs.publish_extras(result.instances, frame, header, options)
         except Exception as err:  # the frame is segmented and published already
             camera.error = f"maps, overlay or markers: {_describe(err)}"
             self._logger.warning(f"{camera.topic}: {camera.error}", throttle_duration_sec=QUIET)

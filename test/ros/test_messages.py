@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
@@ -10,8 +11,9 @@ from visualization_msgs.msg import Marker
 
 from fassst_ros.card import ModelCard
 from fassst_ros.decode import decode
+from fassst_ros.overlay import track_color
 from fassst_ros.ros import messages
-from fassst_ros.ros.markers import camera_info_topic, markers, usable
+from fassst_ros.ros.markers import TOLERANCE, camera_info_topic, markers, usable
 from fassst_ros.types import Instances, RoiMask
 
 HEADER = Header(frame_id="lens")
@@ -122,8 +124,48 @@ def test_markers_lie_on_the_rays_of_their_pixels(rectified: bool, scale: int, ti
         v = point.y / point.z * 90 + info.k[5]
         corners.add((round(((u + 0.5) / scale - 0.5), 6), round(((v + 0.5) / scale - 0.5), 6)))
     assert corners == {(12, 21), (14, 21), (14, 23), (12, 23)}
+    assert (outline.type, outline.points[0]) == (Marker.LINE_STRIP, outline.points[-1])
     assert text.text == "car 0.50"
     assert outline.color.b == pytest.approx(142 / 255)
+
+
+def test_markers_of_pieces_holes_and_tracks(tiny: object) -> None:
+    bits = np.zeros((20, 30), np.bool_)
+    bits[2:18, 2:20] = True
+    bits[8:12, 8:12] = False  # a hole
+    bits[4:6, 25:28] = True  # another piece
+    masks = (RoiMask(0, 0, bits), RoiMask(5, 5, bits), RoiMask(10, 10, bits))
+    given = Instances(
+        *(np.zeros((3, 4), np.float32), np.float32([0.9, 0.8, 0.7]), np.int32([3, 3, 1])),
+        *(masks, (40, 50), np.array([7, 0, 12])),
+    )
+    card: ModelCard = tiny.tiny_card()  # type: ignore[attr-defined]
+    _, *made = markers(given, HEADER, card, pinhole(50, 40, True), distance=2.0).markers
+    ids = [(m.ns, m.id) for m in made]
+    assert len(set(ids)) == len(ids)
+    assert [i for ns, i in ids if ns == "outline"] == [7, -2, 12]
+    assert [i for ns, i in ids if ns == "name"] == [7, -2, 12]
+    assert [i for ns, i in ids if ns == "parts"] == [1, 2, 3, 4, 5, 6]
+    assert all(len(m.points) == 5 and m.points[0] == m.points[-1] for m in made if m.ns == "outline")
+    assert [m.text for m in made if m.ns == "name"] == ["car #7 0.90", "car 0.80", "person #12 0.70"]
+    colors = {m.id: tuple(round(255 * c) for c in (m.color.r, m.color.g, m.color.b)) for m in made[:1]}
+    assert colors == {7: track_color(7)}
+
+
+def test_outlines_stay_within_their_tolerance(tiny: object) -> None:
+    y, x = np.mgrid[:120, :160]
+    bits = ((x - 80) / 70) ** 2 + ((y - 60) / 50) ** 2 < 1
+    given = Instances(
+        np.zeros((1, 4), np.float32), np.float32([0.9]), np.int32([3]), (RoiMask(0, 0, bits),), (120, 160)
+    )
+    info = pinhole(160, 120, True)
+    card: ModelCard = tiny.tiny_card()  # type: ignore[attr-defined]
+    outline = markers(given, HEADER, card, info, distance=1.0).markers[1]
+    line = np.float32([(p.x * 100 + info.p[2], p.y * 90 + info.p[6]) for p in outline.points])
+    (contour,), _ = cv2.findContours(bits.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    off = [abs(cv2.pointPolygonTest(line[:, None], (float(u), float(v)), True)) for u, v in contour[:, 0]]
+    assert max(off) <= TOLERANCE + 1e-3
+    assert len(line) < len(contour) / 4
 
 
 def test_an_uncalibrated_camera_has_no_markers() -> None:

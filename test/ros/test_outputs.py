@@ -13,13 +13,14 @@ from fassst_ros.msg import InstanceArray
 from node_bench import Bench, as_image, make_image, picture, segment_one, wait_until
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64
 from visualization_msgs.msg import MarkerArray
 
 from fassst_ros.card import load_card
 from fassst_ros.decode import decode
 from fassst_ros.overlay import draw
+from fassst_ros.ros.convert import compressed_to_frame
 from fassst_ros.ros.outputs import STAGES
 
 
@@ -49,6 +50,34 @@ def test_maps_and_overlay_fit_the_instances(bench: Bench) -> None:
     assert {m[0].header.frame_id for m in (ids, classes, overlays)} == {"camera"}
 
 
+def test_smaller_and_compressed_overlays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fassst_ros.ros import outputs
+
+    drawn: list[float] = []
+    real = outputs.draw
+    monkeypatch.setattr(outputs, "draw", lambda *a, **k: drawn.append(k["scale"]) or real(*a, **k))
+    _, driver = bench.active(overlay_scale=0.5, overlay_quality=95)
+    results = driver.collect(InstanceArray, "instances")
+    raw, compressed = driver.collect(Image, "overlay"), driver.collect(CompressedImage, "overlay/compressed")
+    camera = driver.publisher(Image, "/image")
+    segment_one(driver, camera, results, as_image(picture(), stamp=42))
+    wait_until(lambda: raw and compressed)
+    assert drawn == [0.5]  # once for both
+    assert read(raw[0]).shape == (48, 64, 3)
+    assert compressed[0].header == raw[0].header
+    assert compressed[0].format == "bgr8; jpeg compressed bgr8"
+    again = compressed_to_frame(compressed[0])
+    assert again.color == "bgr"
+    off, swapped = (
+        np.abs(image.astype(int) - read(raw[0])).mean() for image in (again.image[..., ::-1], again.image)
+    )
+    assert off < swapped / 3
+    assert driver.set("overlay_quality", 5).successful
+    segment_one(driver, camera, results, as_image(picture(), stamp=43))
+    wait_until(lambda: len(compressed) == 2)
+    assert len(compressed[1].data) < len(compressed[0].data) / 2
+
+
 def test_costly_outputs_are_made_for_listeners_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from fassst_ros.ros import messages, outputs
 
@@ -61,6 +90,7 @@ def test_costly_outputs_are_made_for_listeners_only(bench: Bench, monkeypatch: p
     spy(messages, "instance_map")
     spy(messages, "class_map")
     spy(outputs, "draw")
+    spy(outputs, "to_jpeg")
     _, driver = bench.active()
     results = driver.collect(InstanceArray, "instances")
     camera = driver.publisher(Image, "/image")
@@ -113,7 +143,8 @@ def test_markers_need_calibration(bench: Bench) -> None:
         return bool(came)
 
     wait_until(arrived)
-    assert len(came[0].markers) == 1 + 2 * 3
+    assert sum(marker.ns == "outline" for marker in came[0].markers) == 3
+    assert sum(marker.ns == "name" for marker in came[0].markers) == 3
 
 
 def test_latency_topics(bench: Bench) -> None:
