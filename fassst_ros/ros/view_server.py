@@ -11,6 +11,7 @@ pictures, and neither another client nor the node waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import sys
@@ -94,7 +95,8 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, board: Board, host: str, port: int) -> None:
         self.board = board
-        self._places = threading.Semaphore(CONNECTIONS)
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -119,20 +121,27 @@ class PageServer(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # gone already
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the connection a thread, or close it if there are too many."""
-        if self._places.acquire(blocking=False):
+        with self._lock:
+            accepted = len(self._connections) < CONNECTIONS
+            if accepted:
+                self._connections.add(request)
+        if accepted:
             super().process_request(request, client_address)
         else:
-            self.shutdown_request(request)
+            super().shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """The connection's thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+    def shutdown_request(self, request: Any) -> None:
+        """The end of a connection."""
+        with self._lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients may go away at any moment; everything else is shown."""

@@ -97,7 +97,7 @@ def test_nothing_came(server: PageServer, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     "path",
-    ["/picture?camera=right", "/picture?after=-1", "/picture?after=x", "/favicon.ico", "/../view.py", "/view.py"],
+    ["/picture?camera=right", "/picture?after=-1", "/picture?after=x", "/favicon.ico", "/../view.py", "/x"],
 )
 def test_what_is_not_there(server: PageServer, path: str) -> None:
     assert get(server, path)[0] == 404
@@ -146,6 +146,17 @@ def test_too_many_connections_are_closed(board: Board, monkeypatch: pytest.Monke
                 assert second.recv(1) == b""
     finally:
         server.stop()
+
+
+def test_the_end_cuts_connections_off(board: Board) -> None:
+    server = PageServer(board, "127.0.0.1", 0)
+    server.start()
+    with socket.create_connection(server.server_address[:2], timeout=60) as client:
+        client.sendall(b"GET /state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while not client.recv(4096).endswith(board.state):
+            pass
+        server.stop()
+        assert client.recv(1) == b""
 
 
 def test_a_taken_port_is_named(server: PageServer, board: Board) -> None:
