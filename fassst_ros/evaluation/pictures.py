@@ -14,7 +14,6 @@ import numpy as np
 from fassst_ros.card import ModelCard
 from fassst_ros.coco_format import decode_rle
 from fassst_ros.evaluation.analysis import size_of
-from fassst_ros.evaluation.dataset import EvaluationSet
 from fassst_ros.evaluation.matching import ImageMatch
 from fassst_ros.overlay import draw
 from fassst_ros.types import ConfigError, InputError, Instances, UInt8Array
@@ -55,28 +54,31 @@ def ranked(
 
 
 def draw_pair(
-    folder: Path, name: str, match: ImageMatch, dataset: EvaluationSet, predicted: Instances, card: ModelCard
+    path: Path,
+    title: str,
+    image: UInt8Array,
+    match: ImageMatch,
+    predicted: Instances,
+    card: ModelCard,
+    threshold: float,
 ) -> Pair:
-    """Write NAME_truth.jpg and NAME_found.jpg into `folder`, at the card's score threshold.
+    """Write PATH_truth.jpg and PATH_found.jpg, with what was found from a score threshold on.
 
-    What was missed has a yellow frame in the one, what is wrong in the other. Raises ConfigError if
-    the folder cannot be written to.
+    image: (H, W, 3) RGB. What was missed has a yellow frame in the one, what is wrong in the other. Raises
+    ConfigError if the folder cannot be written to.
     """
-    threshold = card.score_threshold
-    entry = next(e for e in dataset.entries if e["id"] == match.image_id)
-    image = dataset.load(entry).image
     truth = draw(image, true_instances(match, predicted.size), card, scores=False)
     _frame(truth, match.object_boxes[~match.found(threshold)])
     found = draw(image, _surest(predicted, threshold), card)
     _frame(found, match.boxes[match.false_alarms(threshold)])
     pair = Pair(
-        f"{name}_truth.jpg",
-        f"{name}_found.jpg",
-        f"{entry['file_name']}: image PQ {match.quality(threshold) or 0.0:.2f}",
-        _notes(match, card),
+        f"{path.name}_truth.jpg",
+        f"{path.name}_found.jpg",
+        f"{title}: image PQ {match.quality(threshold) or 0.0:.2f}",
+        _notes(match, card, threshold),
     )
-    _write(folder / pair.truth, truth)
-    _write(folder / pair.found, found)
+    write_picture(path.with_name(pair.truth), truth)
+    write_picture(path.with_name(pair.found), found)
     return pair
 
 
@@ -113,16 +115,15 @@ def _frame(image: UInt8Array, boxes: Any) -> None:
             cv2.rectangle(image, (x - grow, y - grow), (x + w + grow, y + h + grow), color, thin)
 
 
-def _notes(match: ImageMatch, card: ModelCard) -> tuple[str, ...]:
+def _notes(match: ImageMatch, card: ModelCard, threshold: float) -> tuple[str, ...]:
     """What was found, missed and wrong, in words."""
     names = {c.id: c.name for c in card.classes}
-    found = match.found(card.score_threshold)
+    found = match.found(threshold)
     missed = Counter(
         f"{size_of(match.areas[i])} {names[int(match.object_classes[i])]}" for i in np.flatnonzero(~found)
     )
     wrong = Counter(
-        f"{names[int(match.class_ids[i])]} ({match.faults[i]})"
-        for i in match.false_alarms(card.score_threshold)
+        f"{names[int(match.class_ids[i])]} ({match.faults[i]})" for i in match.false_alarms(threshold)
     )
     notes = [f"found: {int(found.sum())} of {found.size} objects"]
     for title, counted in (("missed", missed), ("false alarms", wrong)):
@@ -133,8 +134,8 @@ def _notes(match: ImageMatch, card: ModelCard) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _write(path: Path, image: UInt8Array) -> None:
-    """An RGB image as JPEG, made smaller where it is large."""
+def write_picture(path: Path, image: UInt8Array) -> None:
+    """An RGB image as JPEG, made smaller where it is large. Raises ConfigError if it cannot be written."""
     scale = min(1.0, _LONGEST / max(image.shape[:2]))
     size = tuple(max(1, round(length * scale)) for length in image.shape[1::-1])
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

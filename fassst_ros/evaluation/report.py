@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fassst_ros.card import ClassInfo, ModelCard
+from fassst_ros.card import ModelCard
 from fassst_ros.evaluation import curves, markup
 from fassst_ros.evaluation.analysis import SIZES, threshold_curve
 from fassst_ros.evaluation.coco import CocoResult
@@ -62,9 +62,9 @@ def write_report(folder: Path, done: Evaluation) -> Path:
     report = done.report
     title = f"{report['model']} on {report['annotations']}"
     parts = [markup.heading(1, title), _facts(report, done.card)]
-    parts += _accuracy(report, done.card.classes)
+    parts += accuracy_parts(report)
     parts += _figures(folder / PICTURES, done)
-    parts += _errors(report["at_threshold"])
+    parts += error_parts(report["at_threshold"])
     parts += _latency(report)
     parts += _images(folder / PICTURES, done)
     page = folder / "index.html"
@@ -98,13 +98,14 @@ def _facts(report: Mapping[str, Any], card: ModelCard) -> str:
     )
 
 
-def _accuracy(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> list[str]:
+def accuracy_parts(report: Mapping[str, Any]) -> list[str]:
+    """Tables of AP, all classes and each; report: as --json has it."""
     rows = [(kind, *(percent(report[kind][c]) for c in COLUMNS)) for kind in ("mask", "box")]
     each = []
-    for info in classes:
-        numbers = [report[kind]["per_class"][info.name] for kind in ("mask", "box")]
+    for name, objects in report["objects"].items():
+        numbers = [report[kind]["per_class"][name] for kind in ("mask", "box")]
         cells = [percent(n[key]) for n in numbers for key in ("AP", "AP50")]
-        each.append((info.name, str(report["objects"][info.name]), *cells))
+        each.append((name, str(objects), *cells))
     header = ("class", "objects", "mask AP", "mask AP50", "box AP", "box AP50")
     parts = [
         markup.heading(2, "Average precision"),
@@ -158,14 +159,15 @@ def _figures(folder: Path, done: Evaluation) -> list[str]:
     ]
 
 
-def _errors(at: Mapping[str, Any]) -> list[str]:
+def error_parts(at: Mapping[str, Any]) -> list[str]:
+    """Tables of missed objects and false alarms; at: "at_threshold" of the report."""
     lost = []
     for name, row in at["missed"].items():
         sizes = [f"{missed} of {objects}" for missed, objects in row["sizes"].values()]
         lost.append((name, f"{row['missed']} of {row['objects']}", *sizes))
     wrong = [(name, *map(str, row.values())) for name, row in at["false_alarms"].items()]
     return [
-        markup.heading(2, f"Errors at the card's threshold, {at['threshold']:g}"),
+        markup.heading(2, f"Errors at the score threshold {at['threshold']:g}"),
         markup.heading(3, "Missed objects"),
         markup.table(("class", "all", *SIZES), lost, "missed"),
         markup.heading(3, "False alarms"),
@@ -204,7 +206,10 @@ def _images(folder: Path, done: Evaluation) -> list[str]:
             )
         for number, match in enumerate(chosen, 1):
             predicted = done.predictions[match.image_id]
-            pair = draw_pair(folder, f"{name}_{number:02}", match, done.dataset, predicted, card)
+            entry = next(e for e in done.dataset.entries if e["id"] == match.image_id)
+            image, title = done.dataset.load(entry).image, entry["file_name"]
+            threshold = card.score_threshold
+            pair = draw_pair(folder / f"{name}_{number:02}", title, image, match, predicted, card, threshold)
             truth, found = f"{PICTURES}/{pair.truth}", f"{PICTURES}/{pair.found}"
             parts.append(markup.heading(3, pair.title))
             parts.append(markup.pair((truth, "ground truth"), (found, "prediction")))
