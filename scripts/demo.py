@@ -85,15 +85,20 @@ def play(options: argparse.Namespace, model: Path, logs: Path, tally: Tally) -> 
     """Run the three processes over the bag; fills `tally` and out/results."""
     domain = options.domain or free_domain()
     print(f"ROS_DOMAIN_ID={domain} (to listen from another terminal), logs in {logs}", flush=True)
+    if options.view is not None:
+        print(f"page: http://127.0.0.1:{options.view}/ (until the bag ends, or Ctrl-C)", flush=True)
     with Screen() as screen, Family(environment(PROFILE, logs, domain), logs) as family:
         family.start(
             *("node", "fassst_ros.ros.node", "--ros-args", "-r", f"__node:={NODE}", "-r", f"image:={CAMERA}"),
             *("-p", f"model:={model}", "-p", f"runtime:={options.runtime}"),
+            *("-p", f"track:={'true' if options.view is not None else 'false'}"),
         )
         family.start(
             *("receive", "fassst_ros.ros.receive", "--node", f"/{NODE}", "--activate"),
             *("--bag", str(options.out / "results")),
         )
+        if options.view is not None:
+            family.start("view", "fassst_ros.ros.view", "--node", f"/{NODE}", "--port", str(options.view))
         wait_until_ready(family, tally, screen)
         family.start(
             *("replay", "fassst_ros.ros.replay", str(options.bag), "--bag-topic", options.bag_topic),
@@ -152,12 +157,24 @@ def parse() -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "out", help="folder for what the demo makes (out/)"
     )
     parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (%(default)s)")
-    parser.add_argument("--loop", type=int, default=1, help="passes over the bag (%(default)s)")
+    parser.add_argument("--loop", type=int, help="passes over the bag (1; with --view 60)")
+    parser.add_argument(
+        "--view",
+        type=int,
+        nargs="?",
+        const=8090,
+        metavar="PORT",
+        help="serve a page for the browser meanwhile: http://127.0.0.1:PORT/ (%(const)s); with tracking",
+    )
     parser.add_argument("--pictures", type=int, default=16, help="number of overlay pictures (%(default)s)")
     parser.add_argument("--domain", type=int, default=0, help="ROS_DOMAIN_ID (a free one)")
     options = parser.parse_args()
+    if options.loop is None:
+        options.loop = 1 if options.view is None else 60
     if not 0 < options.rate < math.inf or options.loop < 1 or options.pictures < 0:
         parser.error("--rate must be a finite number above 0, --loop 1 or more, --pictures 0 or more")
+    if options.view is not None and not 1 <= options.view <= 65535:
+        parser.error(f"--view {options.view}: expected a TCP port, 1 to 65535")
     if not 0 <= options.domain <= 232:
         parser.error(f"--domain is {options.domain}; expected 1 to 232, or 0 for a free one")
     return options
