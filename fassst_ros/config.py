@@ -107,13 +107,13 @@ class TrackOptions:
         -1.0, "least score of an instance that starts a track; -1: the high one", minimum=-1.0, maximum=1.0
     )
     track_iou: float = setting(
-        0.2,
+        0.1,
         "least overlap (IoU) of an instance with the place where its track is expected",
         minimum=0.01,
         maximum=1.0,
     )
     track_buffer: float = setting(
-        1.0, "how long a track waits to be seen again", unit="s", minimum=0.0, maximum=60.0
+        1.0, "how long a track waits to be seen again", unit="s", minimum=0.1, maximum=60.0
     )
 
 

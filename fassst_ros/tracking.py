@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fassst_ros.pipeline import Segmentation, Segmenter
 
 DEFAULT_OPTIONS = TrackOptions()
-#: Least overlap of an unsure instance with its track; ByteTrack's value.
-_LOW_SCORE_IOU = 0.5
+#: Least overlap of an unsure instance with its track.
+_LOW_SCORE_IOU = 0.4
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,4 +54,4 @@ def _shared(a: RoiMask, b: RoiMask, right: int, down: int) -> int:
     of_b = b.bits[y0 - b.y : y1 - b.y : step, x0 - b.x : x1 - b.x : step]
     # In parts of a step at the right and lower end, a sample stands for fewer pixels.
     cell = (x1 - x0) * (y1 - y0) / of_a.size
-    return round(int(np.count_nonzero(of_a & of_b)) * cell)
+    return int(np.count_nonzero(of_a & of_b) * cell)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import fassst_ros
-from fassst_ros.config import RuntimeOptions, SegmentOptions, from_mapping
+from fassst_ros.config import RuntimeOptions, SegmentOptions, TrackOptions, from_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = ET.parse(ROOT / "package.xml").getroot()
@@ -93,7 +93,7 @@ def default_parameters() -> dict[str, Any]:
     pytest.importorskip("rclpy", reason="the parameters of the node need rclpy: run `make setup`")
     from fassst_ros.ros.params import NodeOptions
 
-    groups = (NodeOptions, RuntimeOptions, SegmentOptions)
+    groups = (NodeOptions, RuntimeOptions, SegmentOptions, TrackOptions)
     return {field.name: field.default for group in groups for field in dataclasses.fields(group)}
 
 
@@ -111,7 +111,7 @@ def test_parameter_file_lists_every_parameter_with_its_default() -> None:
 def test_parameter_file_is_valid() -> None:
     data = yaml.safe_load((ROOT / "config/segment.yaml").read_text(encoding="utf-8"))
     data = data["/**"]["ros__parameters"]
-    for group in (RuntimeOptions, SegmentOptions):
+    for group in (RuntimeOptions, SegmentOptions, TrackOptions):
         names = {field.name for field in dataclasses.fields(group)}
         from_mapping(group, {n: v for n, v in data.items() if n in names}, "config/segment.yaml")
 

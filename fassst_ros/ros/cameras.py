@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fassst_ros.tracking import Tracker
 from fassst_ros.types import ConfigError
 
 #: Frames over which the percentiles of /diagnostics are taken.
@@ -37,7 +38,8 @@ class Camera:
 
     topic: as in the parameter. name: unique, for output topics and reports; "" if it is the only one.
     arrival: time.monotonic() of the last frame, 0 before the first one. warning: what is wrong with
-    the input at present, or "". error: why the last frame failed, or "" if it did not.
+    the input at present, or "". error: why the last frame failed, or "" if it did not. tracker: of its
+    objects; while the node is active, only the worker may use it.
     """
 
     topic: str
@@ -46,6 +48,7 @@ class Camera:
     arrival: float = 0.0
     warning: str = ""
     error: str = ""
+    tracker: Tracker = field(default_factory=Tracker)
     _times: dict[str, deque[float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -67,26 +67,32 @@ def class_map(instances: Instances, header: Header) -> Image:
 
 
 def label_info(card: ModelCard, score_threshold: float, header: Header) -> LabelInfo:
-    """What the class ids mean. score_threshold: -1 stands for the value of the card."""
+    """What the class ids mean. score_threshold: instances below are not published."""
     labels = []
     for c in card.classes:
         red, green, blue = c.color
         labels.append(ClassLabel(class_id=c.id, name=c.name, r=red, g=green, b=blue))
-    threshold = card.score_threshold if score_threshold < 0 else score_threshold
-    return LabelInfo(header=header, model=model_name(card), score_threshold=threshold, classes=labels)
+    return LabelInfo(header=header, model=model_name(card), score_threshold=score_threshold, classes=labels)
 
 
 def detections(instances: Instances, header: Header, names: dict[int, str]) -> Any:
-    """vision_msgs/Detection2DArray of the boxes. Raises ImportError where vision_msgs is missing."""
+    """vision_msgs/Detection2DArray of the boxes. Raises ImportError where vision_msgs is missing.
+
+    The id of a detection is that of its track, "" without one; its number where nothing is tracked.
+    """
     from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
     message = Detection2DArray(header=header)
-    for number, (box, score, class_id) in enumerate(
-        zip(instances.boxes.tolist(), instances.scores.tolist(), instances.class_ids.tolist(), strict=True),
-        start=1,
+    numbers = range(1, len(instances) + 1) if instances.track_ids is None else instances.track_ids.tolist()
+    for number, box, score, class_id in zip(
+        numbers,
+        instances.boxes.tolist(),
+        instances.scores.tolist(),
+        instances.class_ids.tolist(),
+        strict=True,
     ):
         x_min, y_min, x_max, y_max = box
-        item = Detection2D(header=header, id=str(number))
+        item = Detection2D(header=header, id=str(number or ""))
         item.bbox.center.position.x = (x_min + x_max) / 2
         item.bbox.center.position.y = (y_min + y_max) / 2
         item.bbox.size_x, item.bbox.size_y = x_max - x_min, y_max - y_min

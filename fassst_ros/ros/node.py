@@ -29,6 +29,7 @@ from fassst_ros.ros.inputs import Input
 from fassst_ros.ros.outputs import Outputs
 from fassst_ros.ros.params import Parameters, Settings
 from fassst_ros.ros.worker import Worker
+from fassst_ros.tracking import check_track
 from fassst_ros.types import FassstError
 
 #: How long deactivate waits for the frame in progress, in seconds.
@@ -50,6 +51,7 @@ class SegmentNode(LifecycleNode):
         self._cameras: list[Camera] = []
         self._outputs: list[Outputs] = []
         self._labels: Any = None
+        self._told_score = 0.0  # in the last LabelInfo
         self._inputs: list[Input] = []
         self._worker: Worker | None = None
         self._diagnostics = Diagnostics(self)
@@ -154,6 +156,7 @@ class SegmentNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self.settings
+        check_track(settings.track)
         cameras = make_cameras(settings.node.image_topics)
         for camera in cameras:
             self.resolve_topic_name(camera.topic)  # raises for a name that ROS does not allow
@@ -181,12 +184,13 @@ class SegmentNode(LifecycleNode):
         mailbox = Mailbox(self._cameras)
         clock, logger = self.get_clock(), self.get_logger()
         self._worker = Worker(
-            *(mailbox, self._cameras, self._outputs, self._segmenter, self._node_options),
+            *(mailbox, self._cameras, self._outputs, self._segmenter, lambda: self.settings),
             *(clock, self.context, logger),
         )
         self._worker.start()
         for index, (camera, outputs) in enumerate(zip(self._cameras, self._outputs, strict=True)):
             camera.arrival = 0.0
+            camera.tracker.reset()
             self._inputs.append(Input(self, index, camera, mailbox, outputs, self._node_options))
             self._inputs[-1].open()
 
@@ -225,6 +229,7 @@ class SegmentNode(LifecycleNode):
     def _check(self, settings: Settings) -> None:
         """Raise ConfigError if the loaded model cannot take `settings`."""
         make_cameras(settings.node.image_topics)
+        check_track(settings.track)
         if self._segmenter is not None:
             check_options(settings.segment, self._segmenter.card)
 
@@ -233,17 +238,24 @@ class SegmentNode(LifecycleNode):
         if self._reporter.timer_period_ns != period:
             self._reporter.timer_period_ns = period
             self._reporter.reset()  # else it would first wait out the old period
-        if self._segmenter is not None and self._segmenter.options != settings.segment:
+        if self._segmenter is not None:
             self._segmenter.options = settings.segment
-            self._publish_labels()
+            if self._least_score(self._segmenter) != self._told_score:
+                self._publish_labels()
 
     # Reports
 
     def _publish_labels(self) -> None:
         if self._segmenter is not None and self._labels is not None:
             header = Header(stamp=self.get_clock().now().to_msg())
-            threshold = self.settings.segment.score_threshold
-            self._labels.publish(messages.label_info(self._segmenter.card, threshold, header))
+            self._told_score = self._least_score(self._segmenter)
+            self._labels.publish(messages.label_info(self._segmenter.card, self._told_score, header))
+
+    def _least_score(self, segmenter: Segmenter) -> float:
+        """What every published instance has at least."""
+        threshold, track = self.settings.segment.score_threshold, self.settings.track
+        threshold = segmenter.card.score_threshold if threshold < 0 else threshold
+        return min(threshold, track.track_low_threshold) if track.track else threshold
 
     def _report(self, state: str, problem: str = "") -> None:
         self._diagnostics.state, self._diagnostics.problem = state, problem

@@ -24,10 +24,11 @@ from fassst_ros.ros.params import NodeOptions
 from fassst_ros.types import Frame, Instances
 
 #: Times of a frame [ms], in their order; each is published on ~/latency/<name>.
-#: transport: stamp to callback. wait: callback to worker. extras: maps, overlay, markers, detections.
+#: transport: stamp to callback. wait: callback to worker. track: only while tracking is on.
+#: extras: maps, overlay, markers, detections.
 #: processing: callback to InstanceArray published. total: stamp to InstanceArray published.
 STAGES = (
-    *("transport", "wait", "decode", "resize", "infer", "postprocess", "fill", "publish", "extras"),
+    *("transport", "wait", "decode", "resize", "infer", "postprocess", "track", "fill", "publish", "extras"),
     *("processing", "total"),
 )
 

@@ -19,7 +19,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from fassst_ros.config import RuntimeOptions, SegmentOptions, from_mapping, setting
+from fassst_ros.config import RuntimeOptions, SegmentOptions, TrackOptions, from_mapping, setting
 from fassst_ros.types import ConfigError
 
 
@@ -94,9 +94,15 @@ class Settings:
     node: NodeOptions
     runtime: RuntimeOptions
     segment: SegmentOptions
+    track: TrackOptions
 
 
-GROUPS: dict[str, type[Any]] = {"node": NodeOptions, "runtime": RuntimeOptions, "segment": SegmentOptions}
+GROUPS: dict[str, type[Any]] = {
+    "node": NodeOptions,
+    "runtime": RuntimeOptions,
+    "segment": SegmentOptions,
+    "track": TrackOptions,
+}
 FIELDS: dict[str, dataclasses.Field[Any]] = {
     field.name: field for group in GROUPS.values() for field in dataclasses.fields(group)
 }

@@ -15,7 +15,8 @@ from fassst_ros.pipeline import Segmenter
 from fassst_ros.ros.cameras import Arrival, Camera, Mailbox
 from fassst_ros.ros.convert import to_frame
 from fassst_ros.ros.outputs import Outputs
-from fassst_ros.ros.params import NodeOptions
+from fassst_ros.ros.params import Settings
+from fassst_ros.tracking import segment_tracked
 from fassst_ros.types import FassstError
 
 #: Least time between two warnings of the same kind, in seconds.
@@ -35,7 +36,7 @@ class Worker:
         cameras: Sequence[Camera],
         outputs: Sequence[Outputs],
         segmenter: Segmenter,
-        options: Callable[[], NodeOptions],
+        settings: Callable[[], Settings],
         clock: Clock,
         context: Context,
         logger: Any,
@@ -43,7 +44,7 @@ class Worker:
         self._mailbox = mailbox
         self._cameras, self._outputs = cameras, outputs
         self._segmenter = segmenter
-        self._options = options
+        self._settings = settings
         self._clock, self._context, self._logger = clock, context, logger
         self._thread = threading.Thread(target=self._run, name="segment", daemon=True)
 
@@ -78,13 +79,14 @@ class Worker:
     def _process(self, camera: Camera, outputs: Outputs, arrival: Arrival) -> None:
         header = arrival.message.header
         stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
-        options = self._options()
+        settings = self._settings()
+        options, camera.tracker.options = settings.node, settings.track
         started = time.perf_counter()
         if stamp and options.max_age and self._is_stale(camera, stamp, options.max_age):
             return
         frame = to_frame(arrival.message)
         decoded = time.perf_counter()
-        result = self._segmenter.segment(frame)
+        result = segment_tracked(self._segmenter, camera.tracker, frame, (stamp or arrival.clock) / 1e9)
         published = outputs.publish_instances(result.instances, header)
         done, clock = time.perf_counter(), self._clock.now().nanoseconds
         camera.counters.segmented += 1

@@ -73,9 +73,8 @@ def test_maps_show_the_better_instance_of_an_overlap() -> None:
 
 def test_label_info(tiny: object) -> None:
     card: ModelCard = tiny.tiny_card()  # type: ignore[attr-defined]
-    info = messages.label_info(card, -1.0, HEADER)
-    assert info.score_threshold == pytest.approx(0.35)
-    assert messages.label_info(card, 0.0, HEADER).score_threshold == 0.0
+    info = messages.label_info(card, 0.25, HEADER)
+    assert info.score_threshold == 0.25
     assert [(c.class_id, c.name, c.r, c.g, c.b) for c in info.classes] == [
         (1, "person", 220, 20, 60),
         (3, "car", 0, 0, 142),

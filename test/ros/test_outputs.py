@@ -148,7 +148,7 @@ def test_markers_need_calibration(bench: Bench) -> None:
 
 
 def test_latency_topics(bench: Bench) -> None:
-    _, driver = bench.active()
+    _, driver = bench.active(track=True)
     times = {stage: driver.collect(Float64, f"latency/{stage}") for stage in STAGES}
     results = driver.collect(InstanceArray, "instances")
     camera = driver.publisher(Image, "/image")
@@ -160,7 +160,7 @@ def test_latency_topics(bench: Bench) -> None:
     wait_until(lambda: all(times.values()))
     bound = (time.perf_counter() - start) * 1e3 + 1.0  # between two clocks
     values = {stage: came[0].data for stage, came in times.items()}
-    parts = ("wait", "decode", "resize", "infer", "postprocess", "fill", "publish")
+    parts = ("wait", "decode", "resize", "infer", "postprocess", "track", "fill", "publish")
     assert all(v >= 0 for v in values.values()), values
     assert 0 < sum(values[p] for p in parts) <= values["processing"] + 1e-6
     assert values["processing"] + values["extras"] <= bound
