@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def precision_recall(
         figure.supxlabel("recall")
         figure.supylabel("precision")
 
-    _save(path, (2.4 * columns + 0.5, 2.1 * rows + 0.4), draw)
+    save(path, (2.4 * columns + 0.5, 2.1 * rows + 0.4), draw)
 
 
 def class_bars(
@@ -87,7 +87,7 @@ def class_bars(
         axes.set(xlim=(0, 100), xlabel="%")
         axes.legend(frameon=False, loc="lower right")
 
-    _save(path, (8.5, 0.55 * len(names) + 1.0), draw)
+    save(path, (8.5, 0.55 * len(names) + 1.0), draw)
 
 
 def threshold_figure(path: Path, curve: ThresholdCurve, card_threshold: float) -> None:
@@ -113,10 +113,10 @@ def threshold_figure(path: Path, curve: ThresholdCurve, card_threshold: float) -
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold")
         axes.legend(frameon=False, loc="upper right")
 
-    _save(path, (8.5, 3.6), draw)
+    save(path, (8.5, 3.6), draw)
 
 
-def _save(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> None:
+def save(path: Path | IO[bytes], size: tuple[float, float], draw: Callable[[Any], None]) -> None:
     """Draw on a figure of `size` (width, height) in inches and write it. No global state is left behind."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -22,6 +22,12 @@ p.note, figcaption { color: #59636e }
 div.pair { display: flex; gap: .6rem }
 div.pair figure { margin: 0; flex: 1 }
 ul { margin: .3rem 0 }
+video { max-width: 100%; background: #000 }
+div.tiles { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.2rem 0 }
+div.tiles div { border: 1px solid #d0d7de; border-radius: .4rem; padding: .6rem 1rem; flex: 1 1 7rem }
+div.tiles b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; white-space: nowrap }
+div.tiles span { color: #59636e }
+p.warning { background: #fff8c5; border: 1px solid #d4a72c; border-radius: .3rem; padding: .4rem .8rem }
 """
 
 
@@ -63,15 +69,33 @@ def image(source: str, text: str) -> str:
     return f'<img src="{escape(source)}" alt="{escape(text)}" loading="lazy">'
 
 
+def video(source: str) -> str:
+    """A video file, with the browser's controls."""
+    return f'<video src="{escape(source)}" controls muted loop preload="metadata"></video>'
+
+
+def tiles(numbers: Iterable[tuple[str, str]]) -> str:
+    """The few numbers that a reader looks for first: (value, what it is) each."""
+    cells = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in numbers
+    )
+    return f'<div class="tiles">{cells}</div>'
+
+
+def warning(text: str) -> str:
+    """What a reader must not miss."""
+    return f'<p class="warning">{escape(text)}</p>'
+
+
 def bullets(items: Iterable[str]) -> str:
     """A list."""
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
-def pair(left: tuple[str, str], right: tuple[str, str]) -> str:
-    """Two pictures side by side: (source, caption) each."""
+def pair(*pictures: tuple[str, str]) -> str:
+    """Pictures side by side: (source, caption) each."""
     figures = "".join(
         f"<figure>{image(source, text)}<figcaption>{escape(text)}</figcaption></figure>"
-        for source, text in (left, right)
+        for source, text in pictures
     )
     return f'<div class="pair">{figures}</div>'

@@ -19,7 +19,7 @@ from fassst_ros.replay.rates import HighestRate, RateRecord
 from fassst_ros.types import InputError
 
 Outcome = Literal["segmented", "dropped", "failed"]
-OUTCOMES: tuple[str, ...] = get_args(Outcome)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 #: Percentiles of times that are reported.
 POINTS = (50, 90, 99)
 #: Name of the file in the folder of a run, and the version of its content.
@@ -151,7 +151,7 @@ class ReplayRecord:
         tracks = {(frame.topic, track) for frame in self.frames for track in frame.tracks}
         return {
             "frames": len(self.frames),
-            **{outcome: sum(f.outcome == outcome for f in self.frames) for outcome in OUTCOMES},
+            **{outcome: self.count(outcome) for outcome in OUTCOMES},
             "latency_ms": latency,
             "stages_ms": stages,
             "instances": self.instances(),
