@@ -66,6 +66,15 @@ def test_classes_and_properties_are_those_of_rviz2(config: Any, displays: dict[s
     }
 
 
+def test_every_picture_has_its_place_in_the_window(config: Any, displays: dict[str, Any]) -> None:
+    geometry = config["Window Geometry"]
+    assert geometry["Hide Left Dock"] is geometry["Hide Right Dock"] is False  # rviz2 has no defaults
+    state = bytes.fromhex(geometry["QMainWindow State"])
+    pictures = [name for name, display in displays.items() if "MarkerArray" not in display["Class"]]
+    for name in ("Displays", *pictures):
+        assert name.encode("utf-16-be") in state
+
+
 def test_the_view_is_that_of_the_camera(config: Any) -> None:
     """By rviz2's formula of an orbit; the up direction is that of z, seen along z: -y, as y points down."""
     np = pytest.importorskip("numpy")
