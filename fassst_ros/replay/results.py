@@ -38,13 +38,13 @@ class ResultBag:
     """A new bag with InstanceArrays on `topics`; version 8 of the format, which Humble reads too.
 
     Raises InputError if it cannot be made or written to; what was written before can still be read then, in
-    the case of sqlite3 up to the last 50 messages, after `ros2 bag reindex`.
+    the case of sqlite3 up to the last 50 messages, after `ros2 bag reindex`. path: its folder.
     """
 
     def __init__(self, path: Path, topics: Sequence[str], storage: Storage = "sqlite3") -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 
-        self._path, self._errors = path, (WriterError, OSError, sqlite3.Error)
+        self.path, self._errors = path, (WriterError, OSError, sqlite3.Error)
         self._store = typestore()
         self._writer: Any = Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
         try:
@@ -57,8 +57,11 @@ class ResultBag:
 
     def write(self, topic: str, received: int, message: Any) -> None:
         """Append a message of `to_message`; received: time of the recording [ns]."""
+        self.write_raw(topic, received, self._store.serialize_cdr(message, MESSAGE_TYPE))
+
+    def write_raw(self, topic: str, received: int, raw: bytes | memoryview) -> None:
+        """Append an InstanceArray that is serialized already."""
         try:
-            raw = self._store.serialize_cdr(message, MESSAGE_TYPE)
             self._writer.write(self._connections[topic], received, raw)
             self.count += 1
             database = getattr(self._writer.storage, "conn", None)
@@ -67,7 +70,7 @@ class ResultBag:
         except self._errors as err:
             with suppress(*self._errors):
                 self._writer.abort()
-            raise InputError(f"cannot write to the bag {self._path}: {err}. Is the disk full?") from err
+            raise InputError(f"cannot write to the bag {self.path}: {err}. Is the disk full?") from err
 
     def close(self) -> None:
         """Finish the bag; it can be read then. Does nothing after a failure."""
@@ -78,7 +81,7 @@ class ResultBag:
         except self._errors as err:
             with suppress(*self._errors):
                 self._writer.abort()
-            raise InputError(f"cannot finish the bag {self._path}: {err}. Is the disk full?") from err
+            raise InputError(f"cannot finish the bag {self.path}: {err}. Is the disk full?") from err
 
     def to_message(self, instances: Instances, header: Any, model: str, names: Mapping[int, str]) -> Any:
         """The InstanceArray of one image, as the node makes it.
