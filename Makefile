@@ -2,6 +2,7 @@
 # With ROS 2 on the machine, this file is not needed: see README, "Install".
 
 PYTHON ?= python3
+BAG ?= test/data/street_sample
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -18,7 +19,7 @@ SOURCES := CMakeLists.txt package.xml LICENSE msg fassst_ros scripts launch conf
 MOVED := $(if $(filter $(CURDIR),$(file <$(STAMPS)/python)),,moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint clean moved
+.PHONY: help setup run replay test lint clean moved
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -29,6 +30,9 @@ setup: $(STAMPS)/overlay  ## virtual environment with ROS 2, the runtimes and th
 
 run: setup  ## demo: real street frames through the node; pictures in out/. ARGS="--help" for options
 	@exec $(PY) scripts/demo.py $(ARGS)
+
+replay: setup  ## the node measured live with a bag: make replay BAG=drive; report in out/replay/
+	@exec $(PY) scripts/replay.py "$(BAG)" $(ARGS)
 
 test: setup lint  ## ruff, mypy and all tests. ARGS="-k words" passes options to pytest
 	@exec $(PY) -m pytest $(ARGS)

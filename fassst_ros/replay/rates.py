@@ -21,15 +21,15 @@ HELD = 0.98
 LEAST_FRAMES = 20
 #: The search ends when the bounds are so close to each other, relative to the rate.
 TOLERANCE = 0.05
-#: How often what was found is tried, a step of TOLERANCE slower each time.
-CONFIRMATIONS = 4
+#: How much slower what was found is tried again, if it is not sustained a second time.
+STEPS = (1.0, 1 / 1.05, 1 / 1.1, 1 / 1.25, 1 / 1.5, 1 / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class RateRecord:
     """One pass at a fixed rate; the counts are those of all cameras together.
 
-    rate: asked for, frames per second of each camera. kind: fixed, search or confirmation.
+    rate: asked for, frames per second of each camera. kind: fixed, search or confirm.
     played: frames per second that the player really published for each camera. late_ms: how far behind its
     time a frame was published at most. segmented: frames with a result. counters: what the node says about
     the frames of this pass (received, dropped, stale, failed, segmented). latency_ms: stamp, set right
@@ -67,8 +67,8 @@ class RateRecord:
     def verdict(self) -> str:
         """The outcome in words."""
         if self.missing >= MISSING:
-            return "too fast for the node"
-        return "sustained" if self.held else f"not measured: the player reached {self.played:.1f} Hz only"
+            return "too fast"
+        return "sustained" if self.held else f"player: {self.played:.1f} Hz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class HighestRate:
 
     def __str__(self) -> str:
         if self.rate is None:
-            return "none of the rates tried was sustained"
+            return "none: no rate was sustained twice"
         at_least = "" if self.limit == "node" else "at least "
         reasons = {
             "player": " (the player cannot publish faster)",
@@ -138,19 +138,23 @@ def _between(good: float, bad: float, lowest: float, highest: float) -> float | 
     """The next rate to try, None if there is none: doubled or halved until both bounds are known."""
     if not good:
         probe = math.sqrt(lowest * highest) if math.isinf(bad) else max(bad / 2, lowest)
-        return round(probe, 2) if probe < bad else None
+        return _readable(probe) if probe < bad else None
     if math.isinf(bad):
         return min(2 * good, highest) if good < highest else None
-    return round(math.sqrt(good * bad), 2)
+    return _readable(math.sqrt(good * bad))
 
 
-def _confirm(measure: Measure, rate: float, limit: str) -> HighestRate:
-    for _ in range(CONFIRMATIONS):
-        found = measure(rate, "confirmation", 2.0)
-        if found.sustained:
-            return HighestRate(rate, limit)
-        rate, limit = round(rate / (1 + TOLERANCE), 2), _limit(found)
+def _confirm(measure: Measure, found: float, limit: str) -> HighestRate:
+    for step in STEPS:
+        record = measure(_readable(found * step), "confirm", 2.0)
+        if record.sustained:
+            return HighestRate(record.rate, limit)
+        limit = _limit(record)
     return HighestRate(None, limit)
+
+
+def _readable(rate: float) -> float:
+    return float(f"{rate:.3g}")
 
 
 def _limit(record: RateRecord) -> str:
@@ -158,21 +162,17 @@ def _limit(record: RateRecord) -> str:
 
 
 def rate_columns(record: RateRecord) -> dict[str, str]:
-    """A pass as people read it: column -> text."""
-    counters = record.counters
+    """A pass as people read it: column -> text; latency in milliseconds."""
 
     def milliseconds(key: str) -> str:
         value = record.latency_ms.get(key)
         return "-" if value is None else f"{value:.1f}"
 
     return {
-        "rate [Hz]": f"{record.rate:g}",
-        "kind": record.kind,
-        "played [Hz]": f"{record.played:.1f}",
+        "Hz": f"{record.rate:g}",
+        "pass": record.kind,
         "frames": str(record.published),
-        "segmented": str(record.segmented),
         "missing": f"{100 * record.missing:.1f} %",
-        "dropped": str(counters.get("dropped", "-")),
         **{key: milliseconds(key) for key in ("p50", "p90", "p99")},
         "outcome": record.verdict,
     }

@@ -6,15 +6,15 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
 
-from fassst_ros.msg import InstanceArray
+from fassst_ros.msg import InstanceArray, LabelInfo
 from fassst_ros.ros.outputs import STAGES
+from fassst_ros.ros.qos import LATCHED
 
 #: Deep enough for a process that is busy with something else for a while.
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
@@ -22,7 +22,7 @@ RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 _ENCAPSULATION, _STAMP = 4, "iI"
 
 
-def stamp_of(raw: bytes) -> int:
+def raw_stamp(raw: bytes) -> int:
     """The header's stamp [ns] of a serialized message, without reading the rest."""
     seconds, nanoseconds = struct.unpack_from(_order(raw) + _STAMP, raw, _ENCAPSULATION)
     return int(seconds) * 10**9 + int(nanoseconds)
@@ -67,7 +67,7 @@ class Listener:
 
     def _take(self, raw: bytes) -> None:
         arrival = time.time_ns()
-        self.results[stamp_of(raw)] = arrival
+        self.results[raw_stamp(raw)] = arrival
         self._on_result(raw, arrival)
 
     @staticmethod
@@ -84,18 +84,23 @@ def statuses(message: DiagnosticArray, target: str) -> Iterator[tuple[str, str, 
 
 
 class Reports:
-    """The newest diagnostics of the node `target`.
+    """What the node `target` says of itself: its newest diagnostics, and its classes.
 
-    heard: how many came. facts: model, runtime, device, ... text: the node's state in words.
-    cameras: what it counts of each.
+    heard: how many diagnostics came. facts: model, runtime, device, ... text: the node's state in words.
+    cameras: what it counts of each. colors: class name -> RGB; empty until the node is active.
     """
 
     def __init__(self, node: Node, target: str) -> None:
         self.heard, self.text = 0, ""
         self.facts: dict[str, str] = {}
-        self.cameras: dict[str, dict[str, Any]] = {}
+        self.cameras: dict[str, dict[str, str]] = {}
+        self.colors: dict[str, tuple[int, int, int]] = {}
         self._target = target
         node.create_subscription(DiagnosticArray, "/diagnostics", self._take, 10)
+        node.create_subscription(LabelInfo, f"{target}/label_info", self._take_labels, LATCHED)
+
+    def _take_labels(self, message: LabelInfo) -> None:
+        self.colors = {c.name: (c.r, c.g, c.b) for c in message.classes}
 
     def _take(self, message: DiagnosticArray) -> None:
         for part, text, values in statuses(message, self._target):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sqlite3
 import sys
 import time
 from collections.abc import Sequence
@@ -26,13 +25,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from fassst_ros.bag import typestore
 from fassst_ros.msg import InstanceArray
-from fassst_ros.ros.listen import stamp_of, statuses
+from fassst_ros.replay.results import ResultBag
+from fassst_ros.ros.listen import raw_stamp, statuses
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.types import FassstError, InputError
-
-MESSAGE_TYPE = "fassst_ros/msg/InstanceArray"
 
 
 def emit(event: str, **values: Any) -> None:
@@ -63,43 +60,12 @@ def activate(node: Node, target: str, timeout: float) -> None:
         node.destroy_client(client)
 
 
-class ResultBag:
-    """A new bag of InstanceArrays. Raises InputError if it cannot be made, or a message not be written."""
-
-    def __init__(self, path: Path, topic: str) -> None:
-        from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
-
-        self._path, self._errors = path, (WriterError, OSError, sqlite3.Error)
-        self._writer = Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3)
-        try:
-            self._writer.open()
-        except self._errors as err:
-            raise InputError(
-                f"cannot write the bag {path}: {err}. Give a folder that does not exist"
-            ) from err
-        self._connection = self._writer.add_connection(topic, MESSAGE_TYPE, typestore=typestore())
-
-    def write(self, time: int, raw: bytes) -> None:
-        """Append a serialized InstanceArray; time: of the recording [ns]."""
-        try:
-            self._writer.write(self._connection, time, raw)
-        except self._errors as err:
-            raise InputError(f"cannot write to the bag {self._path}: {err}. Is the disk full?") from err
-
-    def close(self) -> None:
-        """Finish the bag; it can be read then."""
-        try:
-            self._writer.close()
-        except self._errors as err:
-            raise InputError(f"cannot finish the bag {self._path}: {err}. Is the disk full?") from err
-
-
 class Recorder:
     """Writes each InstanceArray into the bag as it came, and says so on standard output."""
 
     def __init__(self, node: Node, topic: str, target: str, path: Path) -> None:
-        self._target = target
-        self._bag = ResultBag(path, topic)
+        self._topic, self._target = topic, target
+        self._bag = ResultBag(path, [topic])
         profile = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceArray, topic, self._on_instances, profile, raw=True)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -107,9 +73,9 @@ class Recorder:
     def _on_instances(self, raw: bytes) -> None:
         received = time.time_ns()
         message = deserialize_message(raw, InstanceArray)
-        self._bag.write(received, raw)
+        self._bag.write_raw(self._topic, received, raw)
         count = len(message.instances)
-        emit("instances", stamp=stamp_of(raw), received=received, count=count, model=message.model)
+        emit("instances", stamp=raw_stamp(raw), received=received, count=count, model=message.model)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for part, text, values in statuses(message, self._target):

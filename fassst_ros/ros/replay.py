@@ -131,7 +131,7 @@ class Player:
                 message = to_message(slot.image, self._bag.msgtype, self._options.compressed)
             except InputError as err:
                 self.counts.skipped += 1
-                yield {"event": "skipped", "index": slot.image.index, "reason": str(err)}
+                yield {"event": "skipped", **_place(slot.image), "reason": str(err)}
                 continue
             if start is None:
                 start = time.monotonic() - slot.due / self._options.rate
@@ -166,13 +166,12 @@ class Player:
         counts.published += 1
         counts.late += late > LATE
         counts.max_late = max(counts.max_late, late)
-        return {
-            "event": "published",
-            "index": slot.image.index,
-            "stamp": stamp,
-            "recorded": [slot.image.stamp, slot.image.received],
-            "late": round(late, 4),
-        }
+        return {"event": "published", **_place(slot.image), "stamp": stamp, "late": round(late, 4)}
+
+
+def _place(image: BagImage) -> dict[str, Any]:
+    """Where a frame is in the bag, and both times of its recording [ns]."""
+    return {"index": image.index, "recorded": [image.stamp, image.received]}
 
 
 def to_time(nanoseconds: int) -> Time:

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from fassst_ros.msg import Instance, InstanceArray
 from rclpy.serialization import deserialize_message, serialize_message
 
-from fassst_ros.ros.listen import stamp_of, statuses, with_stamp
+from fassst_ros.ros.listen import raw_stamp, statuses, with_stamp
 
 STAMPS = [0, 1, 999_999_999, 10**9, 1_700_000_000_123_456_789, (2**31 - 1) * 10**9 + 5]
 
@@ -24,16 +24,16 @@ def make(stamp: int) -> Any:
 @pytest.mark.parametrize("stamp", STAMPS)
 def test_the_stamp_is_read_and_replaced(stamp: int) -> None:
     raw = serialize_message(make(stamp))
-    assert stamp_of(raw) == stamp
+    assert raw_stamp(raw) == stamp
     changed = with_stamp(raw, 5 * 10**9 + 7)
-    assert stamp_of(changed) == 5 * 10**9 + 7
+    assert raw_stamp(changed) == 5 * 10**9 + 7
     assert deserialize_message(changed, InstanceArray) == make(5 * 10**9 + 7)
 
 
 def test_big_endian_is_read_too() -> None:
     raw = b"\x00\x00\x00\x00" + (3).to_bytes(4, "big") + (9).to_bytes(4, "big")
-    assert stamp_of(raw) == 3 * 10**9 + 9
-    assert stamp_of(with_stamp(raw, 10**9)) == 10**9
+    assert raw_stamp(raw) == 3 * 10**9 + 9
+    assert raw_stamp(with_stamp(raw, 10**9)) == 10**9
 
 
 def test_statuses_of_one_node() -> None:

@@ -1,0 +1,280 @@
+"""Live replay: measures a running segmentation node with the images of a bag, and writes a report.
+
+    python -m fassst_ros.ros.live BAG --node /segment_node --topic /camera/image_raw --out DIR
+
+Brings the node to active, plays the bag once as it was recorded, then frames from memory at fixed rates, and
+searches the highest rate with less than 5 % missing frames (fassst_ros/replay/rates.py). The player is a
+process of its own; this one subscribes to the node's results, stage times and diagnostics. In DIR there are
+afterwards replay.json, index.html and the results as a bag. SIGINT or SIGTERM ends it early: what was
+measured until then is kept. Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended early.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fassst_ros.bag import ImageBag
+from fassst_ros.bench.measure import machine_facts
+from fassst_ros.processes import Family, prepare_folder
+from fassst_ros.replay.rates import RateRecord, highest_rate, rate_columns
+from fassst_ros.replay.record import FILE_NAME
+from fassst_ros.replay.report import PAGE, check_figures, summary_lines, write_report
+from fassst_ros.replay.results import ResultBag
+from fassst_ros.ros.cameras import make_cameras
+from fassst_ros.ros.live_passes import Passes, RecordedPass
+from fassst_ros.ros.live_record import Measured, make_record
+from fassst_ros.ros.process import process, spin_until
+from fassst_ros.ros.receive import activate
+from fassst_ros.types import ConfigError, FassstError, InputError
+
+#: What an earlier run leaves in the folder.
+LEFTOVERS = (FILE_NAME, PAGE)
+#: How long an active node may take to be heard, in seconds.
+CONNECTED = 30.0
+#: Rate of the frames that connect and warm up everything, in Hz.
+TRIAL = 10.0
+#: Rates at which the latency is measured, in Hz.
+RATES = (10.0, 20.0, 30.0)
+
+
+class Speaker:
+    """Tells the user how far it is: lines of text, or of JSON for a program that shows them."""
+
+    def __init__(self, events: bool) -> None:
+        self._events, self._printed = events, 0.0
+
+    def say(self, text: str) -> None:
+        """What happens now."""
+        self._tell("progress", text)
+
+    def frames(self, sent: int, segmented: int, expected: int) -> None:
+        """How far the recorded pass is; at most once a second."""
+        if sent == expected or time.monotonic() - self._printed > 1:
+            self._printed = time.monotonic()
+            text = f"{sent} of {expected} frames sent, {segmented} segmented"
+            self._tell("progress", text)
+
+    def rate(self, record: RateRecord) -> None:
+        """One finished pass at a fixed rate."""
+        columns = rate_columns(record)
+        latency = ", ".join(f"{key} {columns[key]} ms" for key in ("p50", "p90", "p99"))
+        text = f"{columns['Hz']} Hz: {columns['outcome']}, {columns['missing']} missing, {latency}"
+        self._tell("rate", text, columns=columns)
+
+    def result(self, text: str) -> None:
+        """What came out of it, or where it lies."""
+        self._tell("result", text)
+
+    def _tell(self, event: str, text: str, **values: Any) -> None:
+        print(json.dumps({"event": event, "text": text, **values}) if self._events else text, flush=True)
+
+
+def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: Measured) -> None:
+    """Fill `done` pass by pass. Raises FassstError for what fails; what was measured before stays in it."""
+    cameras = make_cameras(options.topic)
+    prefixes = [f"{options.node}/{camera.name}".rstrip("/") for camera in cameras]
+    with Family(dict(os.environ), options.out / "logs", server="player") as family:
+        topics = [item for topic in options.topic for item in ("--topic", topic)]
+        family.start(
+            *("player", "fassst_ros.ros.live_player", str(options.bag), "--bag-topic", options.bag_topic),
+            *topics,
+            *(["--compressed"] if options.compressed else []),
+        )
+        with process("live_replay") as node:
+            passes = Passes(node, options.node, prefixes, family, options.seconds)
+            speaker.say("configuring and activating the node: it loads and warms up the model")
+            activate(node, options.node, options.timeout)
+            if not spin_until(node, lambda: _connected(node, passes), CONNECTED):
+                raise InputError(f"{options.node} does not publish {', '.join(passes.topics)}")
+            done.topic, done.facts = passes.topics[0], dict(passes.reports.facts)
+            done.colors = dict(passes.reports.colors)
+            _play(options, bag.count, passes, speaker, done)
+
+
+def _connected(node: Any, passes: Passes) -> bool:
+    """Whether the node is heard, and says what it runs."""
+    reports = passes.reports
+    return all(map(node.count_publishers, passes.topics)) and bool(reports.colors and reports.cameras)
+
+
+def _play(options: argparse.Namespace, count: int, passes: Passes, speaker: Speaker, done: Measured) -> None:
+    speaker.say("trial: a few frames, which do not count")
+    passes.at_rate(TRIAL, "trial", 0.0)
+    if options.recorded:
+        speaker.say("playing the bag as it was recorded")
+        bag = ResultBag(options.out / "results", passes.topics[:1])
+        try:
+            done.recorded = RecordedPass(bag, passes.topics[0])
+            passes.recorded(done.recorded, lambda sent, got: speaker.frames(sent, got, count))
+        finally:
+            bag.close()
+        if not done.recorded.latency_ms:
+            raise InputError(_why_nothing(passes, done.recorded))
+
+    def at_rate(rate: float, kind: str, times: float) -> RateRecord:
+        speaker.say(f"playing at {rate:g} Hz ({kind})")
+        record = passes.at_rate(rate, kind, times)
+        done.rates.append(record)
+        speaker.rate(record)
+        return record
+
+    for rate in sorted(options.rates):
+        at_rate(rate, "fixed", 1.0)
+    if options.search:
+        done.highest = highest_rate(at_rate, done.rates, highest=options.max_rate)
+        speaker.say(f"highest rate with less than 5 % missing frames: {done.highest}")
+
+
+def _why_nothing(passes: Passes, found: RecordedPass) -> str:
+    text = f"no frame was segmented: {len(found.sent)} were published, {len(found.skipped)} are damaged"
+    states = [f"{name} {count}" for name, count in found.counters.items()]
+    return f"{text}; the node says: {passes.reports.text or 'nothing'}; {', '.join(states)}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is to be played, and how; scripts/replay.py has the same options."""
+    parser.add_argument("bag", type=Path, help="folder of the bag, or an mcap file")
+    parser.add_argument("--bag-topic", default="", help="image topic in the bag, if it has several")
+    parser.add_argument(
+        "--out", type=Path, default=Path("replay"), help="folder for the report (%(default)s)"
+    )
+    parser.add_argument(
+        "--rates",
+        type=_rates,
+        default=RATES,
+        metavar="HZ,HZ",
+        help="fixed rates for the latency (10,20,30); an empty one: none",
+    )
+    parser.add_argument("--seconds", type=_positive, default=5.0, help="time of a pass (%(default)s)")
+    parser.add_argument("--max-rate", type=_positive, default=240.0, help="highest rate tried (%(default)s)")
+    parser.add_argument(
+        "--search", action=argparse.BooleanOptionalAction, default=True, help="search the highest rate"
+    )
+    parser.add_argument(
+        "--recorded", action=argparse.BooleanOptionalAction, default=True, help="first play it as recorded"
+    )
+    parser.add_argument("--compressed", action="store_true", help="publish JPEGs as recorded, not decoded")
+    parser.add_argument(
+        "--timeout", type=_positive, default=300.0, help="for loading the model, in seconds (%(default)s)"
+    )
+
+
+def forwarded(options: argparse.Namespace) -> list[str]:
+    """The options of `add_arguments` as a command line, without the bag."""
+    given = {
+        "--bag-topic": options.bag_topic,
+        "--out": options.out,
+        "--rates": ",".join(f"{rate:g}" for rate in options.rates),
+        "--seconds": options.seconds,
+        "--max-rate": options.max_rate,
+        "--timeout": options.timeout,
+    }
+    flags = ["--search" if options.search else "--no-search"]
+    flags += ["--recorded" if options.recorded else "--no-recorded"]
+    flags += ["--compressed"] if options.compressed else []
+    return [*(str(item) for pair in given.items() for item in pair), *flags]
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(_positive(part) for part in text.split(",") if part.strip())
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line. Exits with status 2 if it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--node", required=True, help="full name of the segmentation node")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        required=True,
+        help="camera topic of the node; repeatable, as image_topics",
+    )
+    parser.add_argument("--events", action="store_true", help="tell the progress as JSON, one object a line")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and write. Returns the exit status; raises FassstError, after what was measured is written."""
+    with ImageBag(options.bag, options.bag_topic) as bag:
+        prepare_folder(options.out, LEFTOVERS)
+        speaker, done = Speaker(options.events), Measured()
+        options.page = _can_draw(speaker)
+        try:
+            measure(options, bag, speaker, done)
+        except KeyboardInterrupt:
+            done.interrupted = True
+        except FassstError as err:
+            done.notes.append(f"ended early: {err}")
+            raise
+        finally:
+            if done.recorded is not None or done.rates:
+                write(options, bag, speaker, done)
+    return 130 if done.interrupted else 0
+
+
+def _can_draw(speaker: Speaker) -> bool:
+    """Whether there will be a page; the numbers are worth the time without it."""
+    try:
+        check_figures()
+    except ConfigError as err:
+        speaker.result(f"numbers only, no page: {err}")
+        return False
+    return True
+
+
+def write(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: Measured) -> None:
+    """Write replay.json and the page, and say the main numbers. Raises InputError if that fails."""
+    machine = machine_facts()
+    facts = {
+        "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory']}",
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+    record = make_record(bag, done, facts)
+    file = options.out / FILE_NAME
+    try:
+        file.write_text(record.to_json(), encoding="utf-8")
+    except OSError as err:
+        raise InputError(f"cannot write {file}: {err}") from err
+    for line in summary_lines(record) if record.frames else ():
+        speaker.result(line)
+    if record.highest is not None:
+        speaker.result(f"highest rate with less than 5 % missing frames: {record.highest}")
+    if record.results:
+        speaker.result(f"results: {options.out / record.results} (a bag)")
+    speaker.result(f"numbers: {file}")
+    if options.page:
+        speaker.result(f"report: {write_report(record, options.out)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return run(options)
+    except FassstError as err:
+        print(f"live: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
