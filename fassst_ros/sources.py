@@ -149,6 +149,7 @@ class PictureWriter:
         self._source = source
         self._video: VideoWriter | None = None
         self._start = 0.0
+        self._last: Any = None  # picture of a camera
 
     def write(self, picture: UInt8Array, stamp: float = 0.0) -> None:
         """Write one picture (H, W, 3), BGR; stamp: of its frame [s]. Raises ConfigError if it cannot."""
@@ -163,9 +164,14 @@ class PictureWriter:
             return
         if self._video is None:
             self._video, self._start = VideoWriter(target, self._source_rate()), stamp
-        due = round((stamp - self._start) * self._video.rate) + 1
-        for _ in range(due - self._video.count if self._source.kind == "camera" else 1):
-            self._video.write(picture)
+        if self._source.kind == "camera":
+            place = round((stamp - self._start) * self._video.rate)
+            while self._video.count < place:
+                self._video.write(self._last)
+            self._last = picture
+            if self._video.count > place:
+                return
+        self._video.write(picture)
 
     def _source_rate(self) -> float:
         if self._source.kind == "camera":  # it is open already, and not all can be opened twice

@@ -153,6 +153,7 @@ def test_unwritable_output_is_told_before_work(
         (("--classes", "dog"), "does not know 'dog'"),
         (("--limit", "-1"), "--limit is -1"),
         (("--runtime", "abacus"), "runtime = 'abacus'"),
+        (("--track", "--track-new-threshold", "-0.5"), "track_new_threshold = -0.5"),
     ],
 )
 def test_wrong_options(
@@ -189,6 +190,21 @@ def test_video_in_video_out(model: Path, tmp_path: Path) -> None:
     assert first.shape == (48, 64, 3)
     found = results(tmp_path / "out" / "predictions.json")
     assert sorted({(r["image_id"], r["frame"]) for r in found}) == [(i + 1, i) for i in range(10)]
+
+
+def test_tracks_in_a_video(model: Path, photos: Path, tmp_path: Path) -> None:
+    make_video(tmp_path / "drive.mp4", 5)
+    assert predict(model, tmp_path / "out", tmp_path / "drive.mp4", photos, "--track") == 0
+    found = results(tmp_path / "out" / "predictions.json")
+    tracks = {r["category_id"]: set() for r in found}
+    for result in found:
+        if "frame" in result:
+            tracks[result["category_id"]].add(result["track_id"])
+        else:
+            assert "track_id" not in result  # a photo has no time
+    assert sorted(map(sorted, tracks.values())) == [[1], [2]]
+    assert predict(model, tmp_path / "other", tmp_path / "drive.mp4") == 0
+    assert all("track_id" not in r for r in results(tmp_path / "other" / "predictions.json"))
 
 
 def test_damaged_video_and_absent_camera(
