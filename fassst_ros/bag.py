@@ -83,8 +83,8 @@ class BagMessage:
 class Bag:
     """The messages of a bag, in the order in which they were recorded. Use as a context manager.
 
-    path: folder or file. Attributes: path, topics (name -> BagTopic), and damage: what is wrong with the
-    whole bag, "" if nothing; what can be read of it is read then.
+    path: folder or file. Attributes: path, topics (name -> BagTopic), duration [s], and damage: what is wrong
+    with the whole bag, "" if nothing; what can be read of it is read then.
     Raises InputError for a path that is no readable bag, ConfigError where rosbags is not installed.
     """
 
@@ -102,6 +102,11 @@ class Bag:
                 raise InputError(f"{path} is no readable ROS bag ({err}). {_advice(path)}") from err
             self.damage = f"the bag is damaged ({err}); read what is in it"
         self.topics = self._find_topics()
+        self.duration = self._rescued.duration if self._rescued else self._reader_duration()
+
+    def _reader_duration(self) -> float:
+        assert self._reader is not None
+        return self._reader.duration / 1e9 if self._reader.message_count else 0.0
 
     def _find_topics(self) -> dict[str, BagTopic]:
         if self._rescued is not None:

@@ -7,6 +7,7 @@ kinds of file grow at their end, so all that was written before is still there. 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ Stored = tuple[str, str, int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """Files of which a part can be read. topics: name -> (type, messages that can be read)."""
+    """Files of which a part can be read. topics: name -> (type, messages that can be read); duration [s]."""
 
     files: Sequence[Path]
     typestore: Typestore
     topics: dict[str, tuple[str, int]]
+    duration: float
 
     def messages(self, topics: Collection[str]) -> Iterator[Stored]:
         """The messages on `topics` that can be read, in the order in which they were written."""
@@ -44,10 +46,12 @@ def rescue(files: Sequence[Path], typestore: Typestore) -> Rescued | None:
     typestore: the types that messages are read with. Reads all files once.
     """
     topics: dict[str, tuple[str, int]] = {}
+    first, last = sys.maxsize, 0
     for file in files:
-        for topic, msgtype, _, _ in _read(file):
+        for topic, msgtype, time, _ in _read(file):
             topics[topic] = (msgtype, topics.get(topic, ("", 0))[1] + 1)
-    return Rescued(files, typestore, topics) if topics else None
+            first, last = min(first, time), max(last, time)
+    return Rescued(files, typestore, topics, (last - first) / 1e9) if topics else None
 
 
 def _read(file: Path) -> Iterator[Stored]:

@@ -22,6 +22,7 @@ T = TypeVar("T")
 COMMANDS = {
     "predict": ("fassst_ros.predict", "segment images, folders, videos or a camera"),
     "bench": ("fassst_ros.bench.command", "measure the network and every other part of a frame's way"),
+    "replay": ("fassst_ros.replay.command", "replay a bag without ROS, and report on speed and accuracy"),
     "eval": ("fassst_ros.evaluation.command", "measure mask AP on an annotated dataset"),
     "compare": ("fassst_ros.evaluation.compare", "measure several models on the same images in one run"),
     "eval-tracks": ("fassst_ros.evaluation.tracking_command", "measure ids over time on annotated videos"),

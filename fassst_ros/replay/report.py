@@ -202,9 +202,8 @@ def _instances(record: ReplayRecord) -> list[str]:
         )
     header = ("class", "instances", "a frame", "at most", "in frames")
     parts = [markup.heading(2, "Instances"), markup.table(header, rows, "instances")]
-    colors = {
-        name: record.colors.get(name, (107, 114, 128)) for name in [*record.colors, *dict(rows_of(rows))]
-    }
+    grey = {row[0]: (107, 114, 128) for row in rows}
+    colors = {**record.colors, **{name: grey[name] for name in grey if name not in record.colors}}
     return [*parts, _figure(figures.instances(record.frames, colors), "curves: instances of each class")]
 
 

@@ -48,11 +48,6 @@ class Truth:
         keys = (_camera(topic), f"frame:{frame_id}", "")
         return next((i for key in keys if (i := self.ids.get((key, stamp))) is not None), None)
 
-    def size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of an image as the ground truth says."""
-        entry = next(e for e in self.content["images"] if e["id"] == image_id)
-        return entry["height"], entry["width"]
-
 
 def find_truth(bag: Bag, given: str, topics: Sequence[str]) -> Truth | None:
     """The ground truth of a bag: what is given (a file, or a topic of the bag), else what lies beside it.
@@ -177,7 +172,8 @@ class Accuracy:
 
         Raises InputError if the ground truth is of another size.
         """
-        size = self.truth.size(image_id)
+        entry = self.read.images[image_id]
+        size = entry["height"], entry["width"]
         if found.size != size:
             raise InputError(
                 f"its ground truth is of {size[1]}x{size[0]} pixels, the frame is of "
