@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from fassst_ros.types import RoiMask
 
-# Of the common rectangle of two masks, about so many pixels are looked at: a grid of 64 x 64.
-_SAMPLES = 4096
+# Of the common rectangle of two masks, so many rows and columns are looked at, or up to twice as many.
+_SAMPLES = 64
 
 
 def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -49,9 +48,16 @@ def _shared(a: RoiMask, b: RoiMask, right: int, down: int) -> int:
     x0, y0, x1, y1 = max(ax, b.x), max(ay, b.y), min(ax + aw, b.x + bw), min(ay + ah, b.y + bh)
     if x1 <= x0 or y1 <= y0:
         return 0
-    step = max(1, math.isqrt((x1 - x0) * (y1 - y0) // _SAMPLES))
-    of_a = a.bits[y0 - ay : y1 - ay : step, x0 - ax : x1 - ax : step]
-    of_b = b.bits[y0 - b.y : y1 - b.y : step, x0 - b.x : x1 - b.x : step]
-    # In parts of a step at the right and lower end, a sample stands for fewer pixels.
-    cell = (x1 - x0) * (y1 - y0) / of_a.size
-    return int(np.count_nonzero(of_a & of_b) * cell)
+    right_step, down_step = max(1, (x1 - x0) // _SAMPLES), max(1, (y1 - y0) // _SAMPLES)
+    columns = slice(x0 + right_step // 2, x1, right_step)
+    rows = slice(y0 + down_step // 2, y1, down_step)
+    of_a, of_b = _part(a, rows, columns, right, down), _part(b, rows, columns)
+    return int(np.count_nonzero(of_a & of_b) * ((x1 - x0) * (y1 - y0) / of_a.size))
+
+
+def _part(mask: RoiMask, rows: slice, columns: slice, right: int = 0, down: int = 0) -> NDArray[np.bool_]:
+    """Pixels of a moved mask, by rows and columns of the image."""
+    x, y = mask.x + right, mask.y + down
+    return mask.bits[
+        rows.start - y : rows.stop - y : rows.step, columns.start - x : columns.stop - x : columns.step
+    ]
