@@ -3,8 +3,9 @@
 
 Users need not run this: the bag is in the repository. It is here so that anybody can see, check and
 change how its frames came about. A slow pan or zoom over each photo gives 2048x1024 frames at 10 Hz,
-the format of a CityScapes camera. Only val images with a licence that allows it (CC BY) are used;
-the script refuses others, and writes ATTRIBUTION.md beside the bag.
+the format of a CityScapes camera. The masks of COCO, moved in the same way, become ground_truth.json in
+the bag's folder, which `fassst replay` finds there. Only val images with a licence that allows it (CC BY)
+are used; the script refuses others, and writes ATTRIBUTION.md beside the bag.
 
     python scripts/make_sample_bag.py --coco FOLDER   # with val.json and images/
 """
@@ -24,6 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+
+from fassst_ros.evaluation.coco import library
+from fassst_ros.evaluation.matching import run_lengths
+from fassst_ros.labels import STREET
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 2048, 1024
@@ -55,18 +60,99 @@ SHOTS = (
 )
 
 
-def frames(shot: Shot, photo: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The shot's frames, (HEIGHT, WIDTH, 3) uint8 BGR, cut out of the photo with subpixel steps."""
+def windows(shot: Shot) -> Iterator[tuple[float, float, float]]:
+    """Left, top [photo pixels] and scale of the shot's frames."""
     for step in np.linspace(0, 1, FRAMES):
         left, top, width = np.array(shot.first) * (1 - step) + np.array(shot.last) * step
-        scale = WIDTH / width
+        yield float(left), float(top), WIDTH / float(width)
+
+
+def frames(shot: Shot, photo: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The shot's frames, (HEIGHT, WIDTH, 3) uint8 BGR, cut out of the photo with subpixel steps."""
+    for left, top, scale in windows(shot):
+        width = WIDTH / scale
         if left < 0 or top < 0 or left + width > photo.shape[1] or top + HEIGHT / scale > photo.shape[0]:
             raise SystemExit(f"{shot}: the window leaves the photo of {photo.shape[1]}x{photo.shape[0]}")
-        shift = (scale - 1) / 2  # keeps pixel centres in place
-        matrix = np.array([[scale, 0, shift - left * scale], [0, scale, shift - top * scale]])
-        yield cv2.warpAffine(
-            photo, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        yield warp(photo, left, top, scale, cv2.INTER_CUBIC)
+
+
+def warp(photo: NDArray[Any], left: float, top: float, scale: float, interpolation: int) -> NDArray[Any]:
+    """(HEIGHT, WIDTH, ...) of the photo's window."""
+    shift = (scale - 1) / 2  # keeps pixel centres in place
+    matrix = np.array([[scale, 0, shift - left * scale], [0, scale, shift - top * scale]])
+    return cv2.warpAffine(
+        photo, matrix, (WIDTH, HEIGHT), flags=interpolation, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def ground_truth(coco: dict[str, Any]) -> dict[str, Any]:
+    """The objects of every frame in COCO's format, images with the stamps of their frames.
+
+    Polygons are moved as the pictures are, and cut at the frame's edges; crowd regions are masks.
+    """
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    classes = {c.name: c.id for c in STREET}
+    images, annotations = [], []
+    for shot in SHOTS:
+        objects = [
+            a
+            for a in coco["annotations"]
+            if a["image_id"] == shot.image_id and names[a["category_id"]] in classes
+        ]
+        for window in windows(shot):
+            image_id = len(images) + 1
+            stamp = START_NS + int(len(images) * 1e9 / RATE)
+            images.append({"id": image_id, "stamp": stamp, "height": HEIGHT, "width": WIDTH})
+            for source in objects:
+                found = annotation(source, *window)
+                if found is not None:
+                    common = {"id": len(annotations) + 1, "image_id": image_id}
+                    annotations.append(
+                        {**common, "category_id": classes[names[source["category_id"]]], **found}
+                    )
+    categories = [{"id": number, "name": name} for name, number in classes.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def annotation(source: dict[str, Any], left: float, top: float, scale: float) -> dict[str, Any] | None:
+    """An object of the photo in a frame; None if it is out of the window, or a pixel or less is left."""
+    shape: Any
+    if source["iscrowd"]:
+        _, _, mask_api = library()
+        size = tuple(source["segmentation"]["size"])
+        pixels = np.asarray(mask_api.decode(run_lengths(source["segmentation"], size)))
+        moved = warp(pixels, left, top, scale, cv2.INTER_NEAREST)
+        runs = mask_api.encode(np.asfortranarray(moved))
+        shape = {"size": [HEIGHT, WIDTH], "counts": runs["counts"].decode()}
+    else:
+        polygons = [
+            clipped((np.reshape(flat, (-1, 2)) - (left, top)) * scale) for flat in source["segmentation"]
+        ]
+        shape = [p.round(1).ravel().tolist() for p in polygons if len(p) >= 3]
+    if not shape:
+        return None
+    _, _, mask_api = library()
+    runs = run_lengths(shape, (HEIGHT, WIDTH))
+    area = int(mask_api.area(runs))
+    if area <= 1:
+        return None
+    box = [float(v) for v in mask_api.toBbox(runs)]
+    return {"segmentation": shape, "bbox": box, "area": area, "iscrowd": source["iscrowd"]}
+
+
+def clipped(polygon: NDArray[Any]) -> NDArray[Any]:
+    """(k, 2) a polygon cut to the frame (Sutherland and Hodgman, 1974)."""
+    for axis, limit in ((0, WIDTH), (1, HEIGHT)):
+        for sign, bound in ((1.0, 0.0), (-1.0, -float(limit))):
+            kept = []
+            for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+                a, b = sign * start[axis] - bound, sign * end[axis] - bound  # at least 0: inside
+                if a >= 0:
+                    kept.append(start)
+                if (a >= 0) != (b >= 0):
+                    kept.append(start + (end - start) * (a / (a - b)))
+            polygon = np.array(kept).reshape(-1, 2)
+    return polygon
 
 
 def usable(coco: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -136,8 +222,10 @@ author's name is shown.
 
 Changes made: each photo was cut to 2:1 windows that move slowly, enlarged to {WIDTH}x{HEIGHT}
 (bicubic), and compressed again as JPEG of quality {QUALITY}; `scripts/make_sample_bag.py` does exactly
-this. The frames, and pictures drawn over them, are offered under the licence of their photo, not
-under the licence of this repository's code.
+this. The masks in `ground_truth.json` are those of COCO 2017 (annotations under
+[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/)), moved and cut by the same script. The
+frames, and pictures drawn over them, are offered under the licence of their photo, not under the
+licence of this repository's code.
 """
 
 
@@ -155,6 +243,8 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     count = write_bag(options.out, images, options.coco / "images")
     text = attribution(images, {licence["id"]: licence["url"] for licence in coco["licenses"]})
+    truth = json.dumps(ground_truth(coco), separators=(",", ":"))
+    (options.out / "ground_truth.json").write_text(truth.replace("},{", "},\n{") + "\n", encoding="utf-8")
     (options.out / "ATTRIBUTION.md").write_text(text, encoding="utf-8")
     size = sum(file.stat().st_size for file in options.out.iterdir())
     print(f"{options.out}: {count} frames, {size / 1e6:.1f} MB")

@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 
 from fassst_ros.bag import COMPRESSED, ImageBag, typestore
+from fassst_ros.coco_format import read_coco
+from fassst_ros.evaluation.coco import library
+from fassst_ros.evaluation.matching import run_lengths
 from fassst_ros.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +80,40 @@ def test_recipe_makes_the_bag_from_val_images_only(recipe: Any, tmp_path: Path) 
                 a, b = (cv2.imdecode(i.message.data, cv2.IMREAD_COLOR).astype(int) for i in (old, new))
                 assert np.abs(a - b).mean() < 1.0
             assert old.stamp == new.stamp
+
+
+def test_ground_truth_is_that_of_val_moved_as_the_pictures(recipe: Any) -> None:
+    if not COCO.is_dir():
+        pytest.skip("no ../shared/data/coco_street: the ground truth of the sample bag is not made again")
+    coco = json.loads((COCO / "val.json").read_text(encoding="utf-8"))
+    made = recipe.ground_truth(coco)
+    assert made == json.loads((SAMPLE / "ground_truth.json").read_text(encoding="utf-8"))
+    # The pixels of an object in the photo, moved by OpenCV, are the pixels of its moved polygon.
+    shot = recipe.SHOTS[1]
+    size = next((i["height"], i["width"]) for i in coco["images"] if i["id"] == shot.image_id)
+    whole = [a for a in coco["annotations"] if a["image_id"] == shot.image_id and a["category_id"] == 3]
+    window = list(recipe.windows(shot))[3]
+    compared = 0
+    for source in whole:
+        found = recipe.annotation(source, *window)
+        if found is None or found["area"] < 5000:
+            continue
+        photo = library()[2].decode(run_lengths(source["segmentation"], size))
+        expected = recipe.warp(photo, *window, cv2.INTER_NEAREST).astype(bool)
+        pixels = library()[2].decode(run_lengths(found["segmentation"], (1024, 2048))).astype(bool)
+        assert (expected & pixels).sum() / (expected | pixels).sum() > 0.9
+        centres = [np.array([axis.mean() for axis in np.nonzero(m)]) for m in (expected, pixels)]
+        assert np.abs(centres[0] - centres[1]).max() < 0.5 * window[2]  # half a pixel of the photo
+        compared += 1
+    assert compared
+
+
+def test_ground_truth_fits_the_frames(recipe: Any) -> None:
+    truth = read_coco(SAMPLE / "ground_truth.json")
+    with ImageBag(SAMPLE) as bag:
+        assert [image["stamp"] for image in truth["images"]] == [image.stamp for image in bag]
+    assert {(i["height"], i["width"]) for i in truth["images"]} == {(1024, 2048)}
+    assert {a["image_id"] for a in truth["annotations"]} == {i["id"] for i in truth["images"]}
 
 
 def test_recipe_refuses_a_licence_that_forbids_it(recipe: Any) -> None:

@@ -23,8 +23,9 @@ div.pair { display: flex; gap: .6rem }
 div.pair figure { margin: 0; flex: 1 }
 ul { margin: .3rem 0 }
 video { max-width: 100%; background: #000 }
-div.tiles { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.2rem 0 }
-div.tiles div { border: 1px solid #d0d7de; border-radius: .4rem; padding: .6rem 1rem; flex: 1 1 7rem }
+div.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .7rem }
+div.tiles { margin: 1.2rem 0 }
+div.tiles div { border: 1px solid #d0d7de; border-radius: .4rem; padding: .6rem 1rem }
 div.tiles b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; white-space: nowrap }
 div.tiles span { color: #59636e }
 p.warning { background: #fff8c5; border: 1px solid #d4a72c; border-radius: .3rem; padding: .4rem .8rem }

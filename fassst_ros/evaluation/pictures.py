@@ -20,7 +20,8 @@ from fassst_ros.types import ConfigError, InputError, Instances, UInt8Array
 
 #: At most so many of the best, and of the worst.
 COUNT = 12
-_LONGEST = 800  # pixels of a picture's longer side
+#: Pixels of a picture's longer side.
+LONGEST = 800
 _FRAME = (255, 220, 0)  # around what was missed and what is wrong
 
 
@@ -136,7 +137,7 @@ def _notes(match: ImageMatch, card: ModelCard, threshold: float) -> tuple[str, .
 
 def write_picture(path: Path, image: UInt8Array) -> None:
     """An RGB image as JPEG, made smaller where it is large. Raises ConfigError if it cannot be written."""
-    scale = min(1.0, _LONGEST / max(image.shape[:2]))
+    scale = min(1.0, LONGEST / max(image.shape[:2]))
     size = tuple(max(1, round(length * scale)) for length in image.shape[1::-1])
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])

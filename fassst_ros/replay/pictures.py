@@ -11,7 +11,7 @@ import cv2
 from fassst_ros.bag import Bag, stamp_of
 from fassst_ros.card import ModelCard
 from fassst_ros.evaluation.matching import ImageMatch
-from fassst_ros.evaluation.pictures import draw_pair, ranked, write_picture
+from fassst_ros.evaluation.pictures import LONGEST, draw_pair, ranked, write_picture
 from fassst_ros.overlay import draw
 from fassst_ros.replay.job import to_frame
 from fassst_ros.replay.record import FrameRecord, Picture, PictureRow, Worst
@@ -49,7 +49,9 @@ class Painter:
         image = self.image(frame)
         size = (image.shape[0], image.shape[1])
         file = f"{FOLDER}/{name}.jpg"
-        write_picture(self._folder / file, draw(image, found or Instances.empty(size), self._card))
+        scale = min(1.0, LONGEST / max(size))
+        picture = draw(image, found or Instances.empty(size), self._card, scale=scale)
+        write_picture(self._folder / file, picture)
         return Picture(file, caption)
 
     def pair(

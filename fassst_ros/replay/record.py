@@ -102,7 +102,7 @@ class ReplayRecord:
 
     kind: offline (no ROS) or live (the node). title: of the page. facts: name -> text for people, in order:
     bag, model, runtime, machine, command, date. rate: at which frames came, in words ("as recorded",
-    "10 Hz"); "" if every frame was waited for. colors: class name -> RGB of the model card. frames: in the
+    "at 10 Hz"); "" if every frame was waited for. colors: class name -> RGB of the model card. frames: in the
     order of the bag. notes: what a reader must know; interrupted: ended by a signal, the rest is whole.
     results: the bag of InstanceArrays, relative to the folder of this file; "" if there is none.
     accuracy: as in the results of `fassst eval`, with source and frames; None without ground truth.

@@ -77,7 +77,7 @@ def _ms(value: float | None) -> str:
 def _tiles(record: ReplayRecord) -> str:
     latency, total = record.latency(), len(record.frames)
     cells = [(str(record.count("segmented")), f"of {total} frames segmented")]
-    for outcome, where in (("dropped", f" ({record.rate})" if record.rate else ""), ("failed", "")):
+    for outcome, where in (("dropped", f" {record.rate}" if record.rate else ""), ("failed", "")):
         count = sum(f.outcome == outcome for f in record.frames)
         if count or where:
             cells.append((f"{100 * count / max(total, 1):.1f} %", f"{outcome}{where}"))
@@ -110,10 +110,9 @@ def _accuracy(record: ReplayRecord) -> list[str]:
         return []
     annotated = sum(f.truth for f in record.frames)
     parts = accuracy_parts(accuracy)
-    note = (
-        f"Ground truth: {accuracy['source']}, of {annotated} frames. The other "
-        f"{len(record.frames) - annotated} frames have none and are not in these numbers."
-    )
+    note = f"Ground truth: {accuracy['source']}, of {annotated} frames."
+    if rest := len(record.frames) - annotated:
+        note += f" The other {rest} frames have none and are not in these numbers."
     parts.insert(1, markup.paragraph(note))
     if any(f.quality is not None for f in record.frames):
         parts.append(markup.heading(3, "Over time"))
