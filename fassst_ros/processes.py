@@ -159,7 +159,8 @@ class Family:
                     child.process.kill()
                 child.process.wait()
                 child.drain()
-        crashed = [c for c in children if c.process.returncode < 0]
+        # Ended by our SIGINT before Python could catch it: not of its own fault.
+        crashed = [c for c in children if c.process.returncode < 0 and c.process.returncode != -signal.SIGINT]
         for child in crashed:
             print(f"the {child.name} process did not end by itself; see {child.log}", file=sys.stderr)
 

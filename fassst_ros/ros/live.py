@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +38,12 @@ from fassst_ros.types import ConfigError, FassstError, InputError
 
 #: What an earlier run leaves in the folder.
 LEFTOVERS = (FILE_NAME, PAGE)
+#: What the node does on its way to active.
+STEPS = {
+    "configure": "loading and warming up the model",
+    "activate": "activating the node",
+    "active": "connecting",
+}
 #: How long an active node may take to be heard, in seconds.
 CONNECTED = 30.0
 #: Rate of the frames that connect and warm up everything, in Hz.
@@ -90,8 +97,7 @@ def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: 
         )
         with process("live_replay") as node:
             passes = Passes(node, options.node, prefixes, family, options.seconds)
-            speaker.say("configuring and activating the node: it loads and warms up the model")
-            activate(node, options.node, options.timeout)
+            activate(node, options.node, options.timeout, lambda step: speaker.say(STEPS[step]))
             if not spin_until(node, lambda: _connected(node, passes), CONNECTED):
                 raise InputError(f"{options.node} does not publish {', '.join(passes.topics)}")
             done.topic, done.facts = passes.topics[0], dict(passes.reports.facts)
@@ -220,7 +226,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             measure(options, bag, speaker, done)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # launch repeats it; what was measured is kept
             done.interrupted = True
+            done.notes.append("ended early by a signal; what was measured until then is here")
         except FassstError as err:
             done.notes.append(f"ended early: {err}")
             raise

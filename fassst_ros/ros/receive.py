@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,16 @@ def emit(event: str, **values: Any) -> None:
     print(json.dumps({"event": event, **values}), flush=True)
 
 
-def activate(node: Node, target: str, timeout: float) -> None:
-    """Configure and activate the lifecycle node `target`. Raises InputError if it refuses or is not there."""
+def tell_state(state: str) -> None:
+    """The step on the way to active, as an event."""
+    emit("state", state=state)
+
+
+def activate(node: Node, target: str, timeout: float, tell: Callable[[str], object] = tell_state) -> None:
+    """Configure and activate the lifecycle node `target`; tell: called with each step.
+
+    Raises InputError if the node refuses or is not there.
+    """
     client: Any = node.create_client(ChangeState, f"{target}/change_state")
     try:
         if not spin_until(node, client.service_is_ready, timeout):
@@ -47,7 +55,7 @@ def activate(node: Node, target: str, timeout: float) -> None:
             ("configure", Transition.TRANSITION_CONFIGURE),
             ("activate", Transition.TRANSITION_ACTIVATE),
         ):
-            emit("state", state=name)
+            tell(name)
             future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
             if not spin_until(node, future.done, timeout):
                 raise InputError(
@@ -55,7 +63,7 @@ def activate(node: Node, target: str, timeout: float) -> None:
                 )
             if not future.result().success:
                 raise InputError(f"{target}: {name} failed; the node's log says why")
-        emit("state", state="active")
+        tell("active")
     finally:
         node.destroy_client(client)
 
