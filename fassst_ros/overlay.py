@@ -70,7 +70,11 @@ def _shrunk(image: UInt8Array, instances: Instances, scale: float) -> tuple[UInt
     """A smaller copy of the image, and its instances in the pixels of that copy."""
     height, width = instances.size
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    small: Any = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    small: Any = image
+    while small.shape[0] >= 2 * size[0] and small.shape[1] >= 2 * size[1]:
+        # Halving is ten times as fast as INTER_AREA with other factors.
+        small = cv2.resize(small, (small.shape[1] // 2, small.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR)
     ratio = np.array([size[1] / width, size[0] / height])
     # The pixel of the image that is under the centre of each pixel of the smaller one.
     rows, columns = (
