@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fassst_ros.decode import decode
 from fassst_ros.replay.difference import SAME_OBJECT, difference
@@ -14,6 +14,9 @@ from fassst_ros.replay.pictures import Painter, title
 from fassst_ros.replay.record import FrameRecord, PictureRow, ReplayRecord, Worst, load_record
 from fassst_ros.replay.results import ResultReader
 from fassst_ros.types import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: A mask that overlaps that of the other run by less has changed.
 SAME_MASK = 0.8
@@ -35,6 +38,12 @@ class Other:
     name: str
     record: ReplayRecord
     results: ResultReader
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.results.close()
 
 
 def open_other(path: Path) -> Other:

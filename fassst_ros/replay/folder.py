@@ -14,7 +14,7 @@ from fassst_ros.types import ConfigError
 #: The bag of results in the folder.
 RESULTS = "results"
 #: Bytes kept free for report and record, should the disk fill up.
-_RESERVE = 16 << 20
+_RESERVE = 8 << 20
 
 
 class RunFolder:

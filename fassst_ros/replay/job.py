@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
 
 from fassst_ros.bag import COMPRESSED, Bag, BagMessage, BagTopic, stamp_of
-from fassst_ros.config import TrackOptions
 from fassst_ros.image_messages import compressed_to_frame, image_to_frame
 from fassst_ros.overlay import draw
 from fassst_ros.pipeline import Segmenter
@@ -56,8 +54,8 @@ class Job:
     segmenter: Segmenter
     cameras: Mapping[str, CameraJob]
     writer: ResultBag
-    accuracy: Accuracy | None = None
     limit: int = 0
+    accuracy: Accuracy | None = None
     frames: list[FrameRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     changes: dict[int, int] = field(default_factory=dict)
@@ -121,17 +119,16 @@ class Job:
         self._note_change(camera, instances)
         annotated = self._compare(stored.topic, message, frame)
         tracks = () if instances.track_ids is None else tuple(t for t in instances.track_ids.tolist() if t)
-        names = {c.id: c.name for c in self.segmenter.card.classes}
+        self._write(camera, stored, message, frame, instances, sum(stages.values()))
         self.frames.append(
             FrameRecord(
                 *(stored.topic, stored.index, stamp, stored.received, "segmented"),
                 stages={name: round(value, 3) for name, value in stages.items()},
-                classes=dict(Counter(names[i] for i in instances.class_ids.tolist())),
+                classes=dict(Counter(self._names[i] for i in instances.class_ids.tolist())),
                 tracks=tracks,
                 truth=annotated,
             )
         )
-        self._write(camera, stored, message, frame, instances)
 
     def _note_change(self, camera: CameraJob, instances: Instances) -> None:
         if camera.last is not None and camera.last.size == instances.size:
@@ -159,20 +156,29 @@ class Job:
         return True
 
     def _write(
-        self, camera: CameraJob, stored: BagMessage, message: Any, frame: Frame, instances: Instances
+        self,
+        camera: CameraJob,
+        stored: BagMessage,
+        message: Any,
+        frame: Frame,
+        instances: Instances,
+        milliseconds: float,
     ) -> None:
         card = self.segmenter.card
-        names = {c.id: c.name for c in card.classes}
-        made = self.writer.to_message(instances, message.header, f"{card.name} {card.version}", names)
+        made = self.writer.to_message(instances, message.header, f"{card.name} {card.version}", self._names)
         self.writer.write(camera.results, stored.received, made)
         if camera.video is None:
             return
         scale = min(1.0, WIDTH / instances.size[1])
-        picture = draw(frame.image, instances, card, frame.color, scale=scale)
+        picture: Any = draw(frame.image, instances, card, frame.color, scale=scale)
         if frame.color == "rgb":
-            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
-        _caption(picture, f"frame {stored.index}  {sum(self.frames[-1].stages.values()):.0f} ms")
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        _caption(picture, f"frame {stored.index}  {milliseconds:.0f} ms")
         camera.video.write(picture)
+
+    @property
+    def _names(self) -> dict[int, str]:
+        return {c.id: c.name for c in self.segmenter.card.classes}
 
 
 def to_frame(message: Any, msgtype: str) -> Frame:
@@ -185,19 +191,3 @@ def _caption(picture: Any, text: str) -> None:
     place = (10, picture.shape[0] - 12)
     for color, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, thick, cv2.LINE_AA)
-
-
-def make_cameras(
-    topics: Sequence[BagTopic],
-    results: Sequence[str],
-    track: TrackOptions,
-    videos: Mapping[str, Path],
-    rates: Mapping[str, float],
-) -> dict[str, CameraJob]:
-    """Topic -> its job. results: their InstanceArray topics; videos, rates: of those that get a video."""
-    cameras = {}
-    for topic, result in zip(topics, results, strict=True):
-        file = videos.get(topic.name)
-        video = None if file is None else VideoWriter(file, rates[topic.name])
-        cameras[topic.name] = CameraJob(topic, result, Tracker(track), video)
-    return cameras

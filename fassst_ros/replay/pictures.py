@@ -30,6 +30,10 @@ class Painter:
     def __init__(self, bag: Bag, results: ResultReader, card: ModelCard, folder: Path) -> None:
         self._bag, self._results, self._card, self._folder = bag, results, card, folder
 
+    def has(self, frame: FrameRecord) -> bool:
+        """Whether the run's bag holds what was found in a frame."""
+        return (frame.topic, frame.stamp) in self._results.keys()
+
     def image(self, frame: FrameRecord) -> UInt8Array:
         """(H, W, 3) RGB. Raises InputError if the bag does not have it any more."""
         for stored in self._bag.messages([frame.topic], frame.received):
@@ -92,7 +96,7 @@ def worst_by_truth(
 
 def slowest(painter: Painter, frames: Sequence[FrameRecord]) -> Worst:
     """The frames that took longest."""
-    timed = [f for f in frames if f.stages]
+    timed = [f for f in frames if f.stages and painter.has(f)]
     chosen = sorted(timed, key=lambda f: -sum(f.stages.values()))[:FEW]
     rows = []
     for k, frame in enumerate(chosen, 1):
@@ -107,10 +111,11 @@ def most_changed(painter: Painter, frames: Sequence[FrameRecord], changes: Mappi
 
     changes: index in `frames` -> how many.
     """
-    chosen = sorted((i for i in changes if changes[i]), key=lambda i: (-changes[i], i))[:FEW]
+    known = [i for i in changes if changes[i] and painter.has(frames[i])]
+    chosen = sorted(known, key=lambda i: (-changes[i], i))[:FEW]
     rows = []
     for k, i in enumerate(chosen, 1):
-        before = next(f for f in reversed(frames[:i]) if f.topic == frames[i].topic and f.stages)
+        before = next(f for f in reversed(frames[:i]) if f.topic == frames[i].topic and painter.has(f))
         pictures = (
             painter.overlay(before, f"changed_{k:02}_before", f"frame {before.index}"),
             painter.overlay(frames[i], f"changed_{k:02}_after", f"frame {frames[i].index}"),

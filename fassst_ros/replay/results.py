@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,7 +120,7 @@ class ResultReader:
             stamp = stamp_of(self._bag.read(message))
             self._times[cameras[message.topic], stamp] = message.received
 
-    def keys(self) -> Iterable[tuple[str, int]]:
+    def keys(self) -> Set[tuple[str, int]]:
         """Camera topic and stamp of every result."""
         return self._times.keys()
 
