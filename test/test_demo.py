@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,10 +204,10 @@ def test_a_node_that_cannot_be_configured(bag: Path, tmp_path: Path) -> None:
 
 
 def start_and_wait(
-    out: Path, bag: Path, model: Path, condition: Callable[[str], bool]
+    out: Path, bag: Path, model: Path, condition: Callable[[str], bool], *more: str
 ) -> subprocess.Popen[str]:
     """Start the demo; returns once a line of its output fulfils `condition`."""
-    options = ("--bag", str(bag), "--model", str(model), "--runtime", "onnxruntime", "--rate", "0.05")
+    options = ("--bag", str(bag), "--model", str(model), "--runtime", "onnxruntime", "--rate", "0.05", *more)
     demo = subprocess.Popen(
         arguments(out, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -219,6 +222,24 @@ def playing(line: str) -> bool:
     """Whether results have come."""
     found = re.search(r"segmented (\d+)", line)
     return found is not None and int(found[1]) > 0
+
+
+def test_the_page_shows_the_demo_while_it_plays(bag: Path, model: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    demo = start_and_wait(tmp_path / "out", bag, model, playing, "--view", str(port))
+    url = f"http://127.0.0.1:{port}/picture?camera=&after=0"
+    end = time.monotonic() + 60
+    picture = b""
+    while not picture and time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60) as answer:
+            picture = answer.read()
+    demo.send_signal(signal.SIGINT)
+    rest, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, rest
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape == (1024, 2048, 3)
+    assert not children(tmp_path / "out")
 
 
 def starting(line: str) -> bool:
