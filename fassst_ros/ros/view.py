@@ -32,6 +32,7 @@ from fassst_ros.types import FassstError
 #: Time between two updates of the state, in seconds.
 PERIOD = 0.25
 _OVERLAY = "/overlay/compressed"
+_STATES = ("unconfigured", "configuring", "inactive", "active", "finalized")
 
 
 class CameraView:
@@ -40,8 +41,8 @@ class CameraView:
     prefix: of the camera's topics.
     """
 
-    def __init__(self, node: Node, prefix: str, pictures: Pictures) -> None:
-        self._node, self._prefix, self.pictures = node, prefix, pictures
+    def __init__(self, node: Node, prefix: str) -> None:
+        self._node, self._prefix, self.pictures = node, prefix, Pictures()
         self._subscriptions: list[Any] = []
         self._classes: Counter[str] = Counter()
         self._tracked = 0
@@ -111,7 +112,7 @@ class View:
         now = time.monotonic()
         for status in message.status:
             name, _, part = status.name.partition(": ")
-            if part == "node":
+            if part == "node" and status.message.partition(":")[0] in _STATES:  # not of other packages
                 name = f"/{name}"
                 if not self._target:
                     self._follow(name)
@@ -129,8 +130,7 @@ class View:
         for name in self._cameras.keys() - found.keys():
             self._cameras.pop(name).close()
         for name in found.keys() - self._cameras.keys():
-            pictures = self._board.pictures.get(name, Pictures())
-            self._cameras[name] = CameraView(self._node, found[name], pictures)
+            self._cameras[name] = CameraView(self._node, found[name])
         for camera in self._cameras.values():
             camera.update()
         self._board.pictures = {name: camera.pictures for name, camera in self._cameras.items()}
