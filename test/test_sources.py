@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from chromium import chromium
 
 from fassst_ros.sources import CAMERA_RATE, WIDTH, PictureWriter, Source, VideoWriter, frames
 from fassst_ros.types import ConfigError
@@ -73,6 +75,24 @@ def test_a_camera_plays_as_fast_as_it_was_recorded(tmp_path: Path) -> None:
     assert len(found) == round(CAMERA_RATE) + 1
     values = [found[round(t * CAMERA_RATE)].mean() for t in (0.0, 0.4, 0.5, 0.9, 1.0)]
     assert values == pytest.approx([0, 0, 100, 100, 200], abs=8)
+
+
+def test_a_browser_plays_it(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "drive.webm", 10)
+    for number in range(10):
+        writer.write(picture(20 * number, 120, 160))
+    writer.close()
+    page = tmp_path / "page.html"
+    page.write_text('<video src="drive.webm" muted autoplay></video>', encoding="utf-8")
+    with chromium(tmp_path / "profile") as browser:
+        browser.get(page.as_uri())
+        end = time.monotonic() + 60
+        video = browser.find_element("css selector", "video")
+        while not video.get_property("ended") and not video.get_property("error"):
+            assert time.monotonic() < end, "the video does not come to its end"
+            time.sleep(0.05)
+        assert video.get_property("error") is None
+        assert (video.get_property("videoWidth"), video.get_property("videoHeight")) == (160, 120)
 
 
 def test_times_of_a_video(tmp_path: Path) -> None:

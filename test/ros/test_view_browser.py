@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import rclpy
+from chromium import chromium
 from node_bench import Bench, as_image, picture, wait_until
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -18,12 +17,6 @@ from sensor_msgs.msg import Image
 
 from fassst_ros.ros.view import View
 from fassst_ros.ros.view_server import Board, PageServer
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: make test does it")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM or not DRIVER, reason="no chromium and chromedriver: apt install chromium chromium-driver"
-)
 
 
 class Viewer:
@@ -69,18 +62,8 @@ def viewer(context: Context) -> Iterator[Viewer]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for switch in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
-        *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
-        *(f"user-data-dir={tmp_path_factory.mktemp('browser')}", "window-size=1400,1000"),
-    ):
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options, webdriver.ChromeService(executable_path=DRIVER))
-    yield made
-    made.quit()
+    with chromium(tmp_path_factory.mktemp("browser")) as started:
+        yield started
 
 
 def text(browser: Any, selector: str) -> str:
@@ -129,7 +112,7 @@ def camera(bench: Bench) -> Iterator[Callable[..., Any]]:
 
 
 def test_overlay_and_numbers_come_back_by_themselves(
-    viewer: Viewer, browser: Any, camera: Callable[..., Any], tmp_path: Path
+    viewer: Viewer, browser: Any, camera: Callable[..., Any]
 ) -> None:
     browser.get(viewer.server.url)
     see(browser, "#note", "No segmentation node is heard yet")
