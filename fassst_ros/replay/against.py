@@ -92,7 +92,7 @@ def compare(record: ReplayRecord, results: ResultReader, other: Other) -> dict[s
 
     Frames belong together by camera topic and stamp. Raises InputError if no frame is in both.
     """
-    here, there = set(results.keys()), set(other.results.keys())
+    here, there = set(results.frames), set(other.results.frames)
     common = sorted(here & there, key=lambda key: (key[1], key[0]))
     if not common:
         raise InputError(f"{other.name} has no frame with the topic and stamp of one in this run")

@@ -68,7 +68,7 @@ def _accuracy(record: ReplayRecord, job: Job, threshold: float) -> list[ImageMat
         qualities = {m.image_id: m.quality(threshold) for m in matches}
         for index, image_id in job.truth_ids.items():
             record.frames[index] = dataclasses.replace(record.frames[index], quality=qualities[image_id])
-    record.notes += _truth_notes(job)
+    record.notes += _truth_notes(job, record.interrupted)
     return matches
 
 
@@ -86,7 +86,7 @@ def drop(frames: Sequence[FrameRecord], rate: float | None) -> list[FrameRecord]
     return changed
 
 
-def _truth_notes(job: Job) -> list[str]:
+def _truth_notes(job: Job, interrupted: bool) -> list[str]:
     """Which frames and which ground truth have no partner."""
     assert job.accuracy is not None
     truth, met = job.accuracy.truth, job.accuracy.predictions
@@ -97,7 +97,7 @@ def _truth_notes(job: Job) -> list[str]:
             f"no frame has ground truth: the stamps of {truth.name} begin with {min(stamps)}, those of the "
             f"bag with {min(f.stamp for f in job.frames)}"
         )
-    elif len(met) < len(truth.ids) and not job.limit:
+    elif len(met) < len(truth.ids) and not (job.limit or job.stopped or interrupted):
         notes.append(f"{len(truth.ids) - len(met)} of {len(truth.ids)} annotated frames are not in the bag")
     return notes
 

@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
             record.interrupted = _work(job, topics, console)
         finally:
             folder.release()
+        job.close()
         finish(record, job, folder, other, args.rate)
     page = _save(record, folder, args.json)
     for line in [*record.notes, *summary_lines(record), f"report: {page}"]:

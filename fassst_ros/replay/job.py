@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -26,6 +28,8 @@ from fassst_ros.types import ConfigError, FassstError, Frame, InputError, Instan
 LEAST_SCORE = 0.001
 #: Masks of successive frames that overlap by less are not of the same object.
 _MOVED = 0.3
+#: With fewer free bytes, a disk counts as full.
+_FULL = 1 << 20
 
 
 @dataclass(slots=True)
@@ -74,18 +78,8 @@ class Job:
         except (InputError, ConfigError) as err:
             self.stopped = True
             self.notes.append(f"ended early, after {len(self.frames)} frames: {err}")
-        finally:
-            self._close()
-        for topic, count in (+self.jumps).items():
-            reset = "; each time, tracks start anew" if self.cameras[topic].tracker.options.track else ""
-            self.notes.append(f"{topic}: stamps jump back {count} times{reset}")
 
-    @property
-    def failed(self) -> bool:
-        """Whether a frame could not be segmented, or there is none."""
-        return not self.frames or any(frame.outcome == "failed" for frame in self.frames)
-
-    def _close(self) -> None:
+    def close(self) -> None:
         """Finish the files, whatever happened; what fails is told in `notes`."""
         closers: list[Callable[[], None]] = [self.writer.close]
         closers += [camera.video.close for camera in self.cameras.values() if camera.video is not None]
@@ -95,6 +89,14 @@ class Job:
             except FassstError as err:
                 self.stopped = True
                 self.notes.append(str(err))
+        for topic, count in (+self.jumps).items():
+            reset = "; each time, tracks start anew" if self.cameras[topic].tracker.options.track else ""
+            self.notes.append(f"{topic}: stamps jump back {count} times{reset}")
+
+    @property
+    def failed(self) -> bool:
+        """Whether a frame could not be segmented, or there is none."""
+        return not self.frames or any(frame.outcome == "failed" for frame in self.frames)
 
     def _one(self, stored: BagMessage) -> None:
         """Segment one message; a frame that fails is recorded as such. Raises only if writing fails."""
@@ -116,28 +118,37 @@ class Job:
         self.jumps[stored.topic] += stamp < camera.stamp
         camera.stamp = stamp
         instances = found.instances
-        self._note_change(camera, instances)
-        annotated = self._compare(stored.topic, message, frame)
-        tracks = () if instances.track_ids is None else tuple(t for t in instances.track_ids.tolist() if t)
-        self._write(camera, stored, message, frame, instances, sum(stages.values()))
+        card, index = self.segmenter.card, len(self.frames)
+        made = self.writer.to_message(instances, message.header, f"{card.name} {card.version}", self._names)
+        self.writer.write(camera.results, stored.received, made)
         self.frames.append(
             FrameRecord(
                 *(stored.topic, stored.index, stamp, stored.received, "segmented"),
                 stages={name: round(value, 3) for name, value in stages.items()},
                 classes=dict(Counter(self._names[i] for i in instances.class_ids.tolist())),
-                tracks=tracks,
-                truth=annotated,
+                tracks=tuple(t for t in _tracks(instances) if t),
             )
         )
+        self._note_change(camera, instances)
+        if self._compare(stored.topic, message, frame):
+            self.frames[index] = dataclasses.replace(self.frames[index], truth=True)
+        self._film(camera, frame, instances, f"frame {stored.index}  {sum(stages.values()):.0f} ms")
+
+    @property
+    def _names(self) -> dict[int, str]:
+        return {c.id: c.name for c in self.segmenter.card.classes}
 
     def _note_change(self, camera: CameraJob, instances: Instances) -> None:
         if camera.last is not None and camera.last.size == instances.size:
             found = difference(camera.last, instances, _MOVED)
-            self.changes[len(self.frames)] = len(found.appeared) + len(found.vanished)
+            self.changes[len(self.frames) - 1] = len(found.appeared) + len(found.vanished)
         camera.last = instances
 
     def _compare(self, topic: str, message: Any, frame: Frame) -> bool:
-        """Keep what AP needs of an annotated frame; in a run of its own, for latency stays that of use."""
+        """Keep what AP needs of the last frame, if it is annotated; True if it is.
+
+        It is segmented once more for that, so that the times are those of use.
+        """
         if self.accuracy is None:
             return False
         header = message.header
@@ -152,38 +163,31 @@ class Job:
         except InputError as err:
             self.notes.append(f"{topic}, stamp {stamp_of(message)}: not compared: {err}")
             return False
-        self.truth_ids[len(self.frames)] = image_id
+        self.truth_ids[len(self.frames) - 1] = image_id
         return True
 
-    def _write(
-        self,
-        camera: CameraJob,
-        stored: BagMessage,
-        message: Any,
-        frame: Frame,
-        instances: Instances,
-        milliseconds: float,
-    ) -> None:
-        card = self.segmenter.card
-        made = self.writer.to_message(instances, message.header, f"{card.name} {card.version}", self._names)
-        self.writer.write(camera.results, stored.received, made)
+    def _film(self, camera: CameraJob, frame: Frame, instances: Instances, caption: str) -> None:
+        """Add the frame to its camera's video, if it has one."""
         if camera.video is None:
             return
         scale = min(1.0, WIDTH / instances.size[1])
-        picture: Any = draw(frame.image, instances, card, frame.color, scale=scale)
+        picture: Any = draw(frame.image, instances, self.segmenter.card, frame.color, scale=scale)
         if frame.color == "rgb":
             picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        _caption(picture, f"frame {stored.index}  {milliseconds:.0f} ms")
+        _caption(picture, caption)
         camera.video.write(picture)
-
-    @property
-    def _names(self) -> dict[int, str]:
-        return {c.id: c.name for c in self.segmenter.card.classes}
+        if shutil.disk_usage(camera.video.path.parent).free < _FULL:  # OpenCV itself does not tell
+            raise ConfigError(f"the disk of {camera.video.path.parent} is full")
 
 
 def to_frame(message: Any, msgtype: str) -> Frame:
     """The frame of an image message, as the node decodes it. Raises InputError."""
     return compressed_to_frame(message) if msgtype == COMPRESSED else image_to_frame(message)
+
+
+def _tracks(instances: Instances) -> list[int]:
+    """Track ids, 0 = none; empty without tracking."""
+    return [] if instances.track_ids is None else instances.track_ids.tolist()
 
 
 def _caption(picture: Any, text: str) -> None:

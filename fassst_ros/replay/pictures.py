@@ -32,7 +32,7 @@ class Painter:
 
     def has(self, frame: FrameRecord) -> bool:
         """Whether the run's bag holds what was found in a frame."""
-        return (frame.topic, frame.stamp) in self._results.keys()
+        return (frame.topic, frame.stamp) in self._results.frames
 
     def image(self, frame: FrameRecord) -> UInt8Array:
         """(H, W, 3) RGB. Raises InputError if the bag does not have it any more."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MESSAGE_TYPE = "fassst_ros/msg/InstanceArray"
 #: So many messages are lost at most when the disk fills up.
-_COMMIT = 50
+_COMMIT = 10
 
 Storage = Literal["sqlite3", "mcap"]
 
@@ -38,7 +38,8 @@ class ResultBag:
     """A new bag with InstanceArrays on `topics`; version 8 of the format, which Humble reads too.
 
     Raises InputError if it cannot be made or written to; what was written before can still be read then, in
-    the case of sqlite3 up to the last 50 messages, after `ros2 bag reindex`. path: its folder.
+    the case of sqlite3 up to the last 10 messages; `ros2 bag reindex` makes the missing metadata.yaml.
+    path: its folder.
     """
 
     def __init__(self, path: Path, topics: Sequence[str], storage: Storage = "sqlite3") -> None:
@@ -120,7 +121,8 @@ class ResultReader:
             stamp = stamp_of(self._bag.read(message))
             self._times[cameras[message.topic], stamp] = message.received
 
-    def keys(self) -> Set[tuple[str, int]]:
+    @property
+    def frames(self) -> Set[tuple[str, int]]:
         """Camera topic and stamp of every result."""
         return self._times.keys()
 
