@@ -189,29 +189,29 @@ class ImageBag:
     """The images of one topic of a bag, in the order in which they were recorded.
 
     topic: name in the bag; empty: the only image topic. Use as a context manager.
-    Attributes: path, topic, msgtype (RAW or COMPRESSED), count.
+    Attributes: path, topic, msgtype (RAW or COMPRESSED), count; bag: the whole bag.
     Raises InputError for a path that is no readable bag, a bag without images on the topic, and,
     while reading, for a damaged message.
     """
 
     def __init__(self, path: Path, topic: str = "") -> None:
-        self._bag = Bag(path)
+        self.bag = Bag(path)
         try:
-            chosen = _choose(self._bag, topic)
+            chosen = _choose(self.bag, topic)
         except InputError:
-            self._bag.close()
+            self.bag.close()
             raise
         self.path = path
         self.topic, self.msgtype, self.count = chosen.name, chosen.msgtype, chosen.count
 
     def __iter__(self) -> Iterator[BagImage]:
-        for stored in self._bag.messages([self.topic]):
-            message = self._bag.read(stored)
+        for stored in self.bag.messages([self.topic]):
+            message = self.bag.read(stored)
             yield BagImage(stored.index, stamp_of(message), stored.received, message)
 
     def close(self) -> None:
         """Close the files."""
-        self._bag.close()
+        self.bag.close()
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.evaluation.curves import BLUE, GREY, ORANGE, save
-from fassst_ros.replay.rates import RateRecord
+from fassst_ros.replay.rates import MISSING, RateRecord
 from fassst_ros.replay.record import FrameRecord, stage_times
 
 #: Points of a line at most; longer runs are averaged, or the largest of the neighbours is taken.
@@ -167,19 +167,26 @@ def drop_curve(table: Mapping[float, float]) -> bytes:
 
 
 def rates(records: Sequence[RateRecord]) -> bytes:
-    """Live passes: latency and missing frames over the rate."""
-    rows = sorted(records, key=lambda r: r.rate)
+    """Live passes: latency and missing frames over the rate. A rate may have been played several times."""
+    markers = {"fixed": "o", "search": "x", "confirm": "s"}
 
     def draw(canvas: Any) -> None:
         times, missing = canvas.subplots(1, 2)
+        for record in records:
+            marker = markers[record.kind]
+            for key, color in (("p50", BLUE), ("p90", GREY), ("p99", ORANGE)):
+                if (value := record.latency_ms.get(key)) is not None:
+                    times.plot(record.rate, value, marker, color=color, ms=4.5)
+            missing.plot(record.rate, 100 * record.missing, marker, color=RED, ms=4.5)
         for key, color in (("p50", BLUE), ("p90", GREY), ("p99", ORANGE)):
-            known = [(r.rate, value) for r in rows if (value := r.latency_ms.get(key)) is not None]
-            if known:
-                times.plot(*zip(*known, strict=True), "o-", color=color, ms=3.5, lw=1, label=key)
+            times.plot([], [], "o", color=color, ms=4.5, label=key)
+        for kind, marker in markers.items():
+            if any(record.kind == kind for record in records):
+                missing.plot([], [], marker, color=RED, ms=4.5, label=kind)
         times.set(xlabel="rate [Hz]", ylabel="latency [ms]", ylim=(0, None))
-        times.legend(frameon=False, fontsize=8)
-        missing.plot([r.rate for r in rows], [100 * r.missing for r in rows], "o-", color=RED, ms=3.5, lw=1)
-        missing.axhline(5, color=GREY, ls="--", lw=0.8)
+        missing.axhline(100 * MISSING, color=GREY, ls="--", lw=0.8)
         missing.set(xlabel="rate [Hz]", ylabel="frames without a result [%]", ylim=(-1, None))
+        for axes in (times, missing):
+            axes.legend(frameon=False, fontsize=8)
 
     return _svg(2.8, draw)

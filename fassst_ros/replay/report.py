@@ -112,7 +112,8 @@ def _accuracy(record: ReplayRecord) -> list[str]:
     parts = accuracy_parts(accuracy)
     note = f"Ground truth: {accuracy['source']}, of {annotated} frames."
     if rest := len(record.frames) - annotated:
-        note += f" The other {rest} frames have none and are not in these numbers."
+        lost = ", or no result," if record.kind == "live" else ""
+        note += f" The other {rest} frames have none{lost} and are not in these numbers."
     parts.insert(1, markup.paragraph(note))
     if any(f.quality is not None for f in record.frames):
         parts.append(markup.heading(3, "Over time"))
@@ -156,7 +157,12 @@ def _rates(record: ReplayRecord) -> list[str]:
     parts = [
         markup.heading(2, "Fixed rates"),
         markup.table(list(rows[0]), [list(row.values()) for row in rows], "rates"),
-        _figure(figures.rates(record.rates), "curves: latency and missing frames over the rate"),
+        _figure(figures.rates(record.rates), "marks: latency and missing frames over the rate"),
+        markup.paragraph(
+            "The protocol of ros2_benchmark: frames from memory are published at a rate; missing are those "
+            "without a result, in milliseconds the latency of the others. search: passes of the search for "
+            "the highest rate; confirm: passes of twice the time at what it found."
+        ),
     ]
     if record.highest is not None:
         parts.append(markup.paragraph(f"Highest rate with less than 5 % missing frames: {record.highest}."))
