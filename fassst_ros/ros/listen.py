@@ -88,6 +88,7 @@ class Reports:
 
     heard: how many diagnostics came. facts: model, runtime, device, ... text: the node's state in words.
     cameras: what it counts of each. colors: class name -> RGB; empty until the node is active.
+    threshold: the score from which on it publishes instances.
     """
 
     def __init__(self, node: Node, target: str) -> None:
@@ -95,12 +96,14 @@ class Reports:
         self.facts: dict[str, str] = {}
         self.cameras: dict[str, dict[str, str]] = {}
         self.colors: dict[str, tuple[int, int, int]] = {}
+        self.threshold = 0.0
         self._target = target
         node.create_subscription(DiagnosticArray, "/diagnostics", self._take, 10)
         node.create_subscription(LabelInfo, f"{target}/label_info", self._take_labels, LATCHED)
 
     def _take_labels(self, message: LabelInfo) -> None:
         self.colors = {c.name: (c.r, c.g, c.b) for c in message.classes}
+        self.threshold = message.score_threshold
 
     def _take(self, message: DiagnosticArray) -> None:
         for part, text, values in statuses(message, self._target):

@@ -22,22 +22,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rcl_interfaces.srv import GetParameters
+
 from fassst_ros.bag import ImageBag
-from fassst_ros.bench.measure import machine_facts
-from fassst_ros.processes import Family, prepare_folder
+from fassst_ros.card import ModelCard, load_card
+from fassst_ros.models import resolve_model
+from fassst_ros.processes import Family
+from fassst_ros.replay.folder import RESULTS, RunFolder
 from fassst_ros.replay.rates import RateRecord, highest_rate, rate_columns
-from fassst_ros.replay.record import FILE_NAME
-from fassst_ros.replay.report import PAGE, check_figures, summary_lines, write_report
 from fassst_ros.replay.results import ResultBag
+from fassst_ros.replay.truth import find_truth
 from fassst_ros.ros.cameras import make_cameras
 from fassst_ros.ros.live_passes import Passes, RecordedPass
-from fassst_ros.ros.live_record import Measured, make_record
+from fassst_ros.ros.live_record import Measured
+from fassst_ros.ros.live_report import can_draw, write
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.ros.receive import activate
-from fassst_ros.types import ConfigError, FassstError, InputError
+from fassst_ros.types import FassstError, InputError
 
-#: What an earlier run leaves in the folder.
-LEFTOVERS = (FILE_NAME, PAGE)
+#: Folder of the player's log.
+LOGS = "logs"
 #: What the node does on its way to active.
 STEPS = {
     "configure": "loading and warming up the model",
@@ -88,7 +92,7 @@ def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: 
     """Fill `done` pass by pass. Raises FassstError for what fails; what was measured before stays in it."""
     cameras = make_cameras(options.topic)
     prefixes = [f"{options.node}/{camera.name}".rstrip("/") for camera in cameras]
-    with Family(dict(os.environ), options.out / "logs", server="player") as family:
+    with Family(dict(os.environ), options.out / LOGS, server="player") as family:
         topics = [item for topic in options.topic for item in ("--topic", topic)]
         family.start(
             *("player", "fassst_ros.ros.live_player", str(options.bag), "--bag-topic", options.bag_topic),
@@ -101,7 +105,8 @@ def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: 
             if not spin_until(node, lambda: _connected(node, passes), CONNECTED):
                 raise InputError(f"{options.node} does not publish {', '.join(passes.topics)}")
             done.topic, done.facts = passes.topics[0], dict(passes.reports.facts)
-            done.colors = dict(passes.reports.colors)
+            done.colors, done.threshold = dict(passes.reports.colors), passes.reports.threshold
+            done.card = find_card(node, options.node, CONNECTED)
             _play(options, bag.count, passes, speaker, done)
 
 
@@ -111,12 +116,26 @@ def _connected(node: Any, passes: Passes) -> bool:
     return all(map(node.count_publishers, passes.topics)) and bool(reports.colors and reports.cameras)
 
 
+def find_card(node: Any, target: str, timeout: float) -> ModelCard | None:
+    """The card of the node's model, None if it is not on this machine."""
+    client = node.create_client(GetParameters, f"{target}/get_parameters")
+    if not spin_until(node, client.service_is_ready, timeout):
+        return None
+    future = client.call_async(GetParameters.Request(names=["model"]))
+    if not spin_until(node, future.done, timeout):
+        return None
+    try:
+        return load_card(resolve_model(future.result().values[0].string_value))
+    except FassstError:
+        return None
+
+
 def _play(options: argparse.Namespace, count: int, passes: Passes, speaker: Speaker, done: Measured) -> None:
     speaker.say("trial: a few frames, which do not count")
     passes.at_rate(TRIAL, "trial", 0.0)
     if options.recorded:
         speaker.say("playing the bag as it was recorded")
-        bag = ResultBag(options.out / "results", passes.topics[:1])
+        bag = ResultBag(options.out / RESULTS, passes.topics[:1])
         try:
             done.recorded = RecordedPass(bag, passes.topics[0])
             passes.recorded(done.recorded, lambda sent, got: speaker.frames(sent, got, count))
@@ -169,6 +188,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--compressed", action="store_true", help="publish JPEGs as recorded, not decoded")
     parser.add_argument(
+        "--ground-truth",
+        default="",
+        metavar="FILE",
+        help="COCO file with stamps, or InstanceArray topic of the bag (BAG/ground_truth.json)",
+    )
+    parser.add_argument(
         "--timeout", type=_positive, default=300.0, help="for loading the model, in seconds (%(default)s)"
     )
 
@@ -181,6 +206,7 @@ def forwarded(options: argparse.Namespace) -> list[str]:
         "--rates": ",".join(f"{rate:g}" for rate in options.rates),
         "--seconds": options.seconds,
         "--max-rate": options.max_rate,
+        "--ground-truth": options.ground_truth,
         "--timeout": options.timeout,
     }
     flags = ["--search" if options.search else "--no-search"]
@@ -219,10 +245,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and write. Returns the exit status; raises FassstError, after what was measured is written."""
+    speaker, done = Speaker(options.events), Measured()
     with ImageBag(options.bag, options.bag_topic) as bag:
-        prepare_folder(options.out, LEFTOVERS)
-        speaker, done = Speaker(options.events), Measured()
-        options.page = _can_draw(speaker)
+        if bag.bag.damage:
+            done.notes.append(bag.bag.damage)
+        truth = find_truth(bag.bag, options.ground_truth, [bag.topic])
+        folder = RunFolder(options.out)
+        folder.release()
+        (options.out / LOGS).mkdir(exist_ok=True)
+        page = can_draw(speaker.result)
         try:
             measure(options, bag, speaker, done)
         except KeyboardInterrupt:
@@ -234,42 +265,9 @@ def run(options: argparse.Namespace) -> int:
             raise
         finally:
             if done.recorded is not None or done.rates:
-                write(options, bag, speaker, done)
+                speaker.say("writing the report")
+                write(bag, truth, folder, done, page, speaker.result)
     return 130 if done.interrupted else 0
-
-
-def _can_draw(speaker: Speaker) -> bool:
-    """Whether there will be a page; the numbers are worth the time without it."""
-    try:
-        check_figures()
-    except ConfigError as err:
-        speaker.result(f"numbers only, no page: {err}")
-        return False
-    return True
-
-
-def write(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: Measured) -> None:
-    """Write replay.json and the page, and say the main numbers. Raises InputError if that fails."""
-    machine = machine_facts()
-    facts = {
-        "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory']}",
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
-    record = make_record(bag, done, facts)
-    file = options.out / FILE_NAME
-    try:
-        file.write_text(record.to_json(), encoding="utf-8")
-    except OSError as err:
-        raise InputError(f"cannot write {file}: {err}") from err
-    for line in summary_lines(record) if record.frames else ():
-        speaker.result(line)
-    if record.highest is not None:
-        speaker.result(f"highest rate with less than 5 % missing frames: {record.highest}")
-    if record.results:
-        speaker.result(f"results: {options.out / record.results} (a bag)")
-    speaker.result(f"numbers: {file}")
-    if options.page:
-        speaker.result(f"report: {write_report(record, options.out)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -55,9 +55,9 @@ class RecordedPass:
     """The bag played once, as it was recorded.
 
     bag, topic: where the results go. sent: stamp -> frame, in order. latency_ms: stamp -> milliseconds to the
-    arrival of its result, in order of arrival. classes: stamp -> class name -> instances. counters: what the
-    node says about these frames. stages_ms: name -> milliseconds of each result, in order of arrival; empty
-    if the node's reports got lost on the way, so that they cannot be told apart.
+    arrival of its result, in order of arrival. classes: stamp -> class name -> instances. tracks: stamp ->
+    ids. counters: what the node says about these frames. stages_ms: name -> milliseconds of each result, in
+    order of arrival; empty if the node's reports got lost on the way, so that they cannot be told apart.
     """
 
     bag: ResultBag
@@ -67,6 +67,7 @@ class RecordedPass:
     warnings: list[str] = field(default_factory=list)
     latency_ms: dict[int, float] = field(default_factory=dict)
     classes: dict[int, Counter[str]] = field(default_factory=dict)
+    tracks: dict[int, tuple[int, ...]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     _waiting: list[tuple[bytes, int]] = field(default_factory=list)
@@ -99,6 +100,7 @@ class RecordedPass:
             self.latency_ms[sent.stamp] = (arrival - sent.stamp) / 1e6
             message = deserialize_message(raw, InstanceArray)
             self.classes[sent.stamp] = Counter(item.class_name for item in message.instances)
+            self.tracks[sent.stamp] = tuple(item.track_id for item in message.instances if item.track_id)
             self.bag.write_raw(
                 self.topic, sent.received + arrival - sent.stamp, with_stamp(raw, sent.recorded)
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fassst_ros.bag import ImageBag
+from fassst_ros.card import ModelCard
 from fassst_ros.replay.rates import HighestRate, RateRecord
 from fassst_ros.replay.record import CameraRecord, FrameRecord, ReplayRecord
 from fassst_ros.ros.live_passes import RecordedPass, Sent
@@ -21,9 +22,12 @@ class Measured:
     """All that was measured so far.
 
     topic: of the InstanceArrays. facts: what the node says of itself. colors: class name -> RGB.
+    threshold: the score from which on it publishes instances. card: None if the model is not on this machine.
     """
 
     topic: str = ""
+    threshold: float = 0.0
+    card: ModelCard | None = None
     facts: dict[str, str] = field(default_factory=dict)
     colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     recorded: RecordedPass | None = None
@@ -64,6 +68,7 @@ def frame_records(topic: str, found: RecordedPass) -> list[FrameRecord]:
             stages=stages.get(sent.stamp, {}),
             latency_ms=found.latency_ms[sent.stamp],
             classes=dict(found.classes[sent.stamp]),
+            tracks=found.tracks[sent.stamp],
         )
         if sent.stamp in found.latency_ms
         else _without_result(topic, sent, found)
