@@ -116,6 +116,12 @@ class TrackOptions:
         1.0, "how long a track waits to be seen again", unit="s", minimum=0.1, maximum=60.0
     )
 
+    @property
+    def least_score(self) -> float:
+        """What an instance must have to be looked at."""
+        low, high = self.track_low_threshold, self.track_high_threshold
+        return low if high < 0 else min(low, high)
+
 
 def check(name: str, value: Any, kind: Any, meta: Mapping[str, Any], source: str) -> Any:
     """One value, converted to its field's type. Raises ConfigError saying came, expected, mend."""

@@ -6,7 +6,6 @@ evaluated is what is deployed.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ import numpy as np
 from fassst_ros.card import ModelCard, load_card
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.models import resolve_model
-from fassst_ros.postprocess import DEFAULT_OPTIONS, postprocess
+from fassst_ros.postprocess import DEFAULT_OPTIONS, Wanted, postprocess, score_threshold
 from fassst_ros.preprocess import input_buffer, prepare
 from fassst_ros.runtimes import create_runtime
 from fassst_ros.runtimes.base import INPUT_NAME, Runtime
@@ -122,24 +121,25 @@ class Segmenter:
     def options(self, options: SegmentOptions) -> None:
         self._options = check_options(options, self.card)
 
-    def segment(self, frame: Frame, least_score: float = 1.0) -> Segmentation:
+    def segment(self, frame: Frame, least_score: float = 1.0, wanted: Wanted | None = None) -> Segmentation:
         """Segment one frame. Raises InputError or ModelError; the next frame may be tried then.
 
-        least_score: keep instances from this score on even where the score threshold is higher.
+        least_score: keep instances from this score on even where the score threshold is higher; of those, the
+        ones that are `wanted` (None: all).
         """
         with self._lock:
             options = self._options
-            threshold = self.card.score_threshold if options.score_threshold < 0 else options.score_threshold
-            options = dataclasses.replace(options, score_threshold=min(threshold, least_score))
             t0 = time.perf_counter()
             geometry = prepare(frame, self.card.input_height, self.card.input_width, self._input)
             t1 = time.perf_counter()
             outputs = self.runtime.infer({INPUT_NAME: self._input})
             t2 = time.perf_counter()
-            instances = postprocess(outputs, geometry, self.card, options, self._log_once)
+            instances = postprocess(
+                outputs, geometry, self.card, options, self._log_once, least_score, wanted
+            )
             t3 = time.perf_counter()
         stages = {"resize": (t1 - t0) * 1e3, "infer": (t2 - t1) * 1e3, "postprocess": (t3 - t2) * 1e3}
-        return Segmentation(instances, stages, threshold)
+        return Segmentation(instances, stages, score_threshold(options, self.card))
 
     def _log_once(self, message: str) -> None:
         if not self._told:

@@ -24,6 +24,13 @@ from fassst_ros.types import Float32Array, Instances, ModelError, RoiMask
 _BLOCK = 1 << 17
 
 DEFAULT_OPTIONS = SegmentOptions()
+#: Boxes (n, 4) in source pixels and class ids (n,) -> (n,) which of these instances are wanted.
+Wanted = Callable[[Float32Array, NDArray[np.int32]], NDArray[np.bool_]]
+
+
+def score_threshold(options: SegmentOptions, card: ModelCard) -> float:
+    """The one in force."""
+    return card.score_threshold if options.score_threshold < 0 else options.score_threshold
 
 
 def postprocess(
@@ -32,6 +39,8 @@ def postprocess(
     card: ModelCard,
     options: SegmentOptions = DEFAULT_OPTIONS,
     log: Callable[[str], None] | None = None,
+    least_score: float = 1.0,
+    wanted: Wanted | None = None,
 ) -> Instances:
     """The instances of one image from the network's raw outputs, best score first.
 
@@ -39,36 +48,40 @@ def postprocess(
     masks (1, K, h, w), as the card says. Boxes are scaled to source pixels and clipped to the
     image. Mask rectangles are tight around the set pixels. Dropped are: scores below the
     threshold, classes not asked for, boxes without area in the image, masks without a pixel,
-    and slots with numbers that are not finite (these are told to `log`).
+    and slots with numbers that are not finite (these are told to `log`). Instances from `least_score`
+    up to the threshold stay if they are `wanted` (None: all); only then are their masks sampled.
     Raises ModelError if a label is not the index of a class of the card.
     """
     scores, labels, boxes = outputs["scores"][0], outputs["labels"][0], outputs["boxes"][0]
     masks = outputs["masks"][0]
-    slots = _select(scores, labels, boxes, masks, card, options, log)
+    sure = score_threshold(options, card)
+    slots = _select(scores, labels, boxes, masks, card, options, min(sure, least_score), log)
     scaled = boxes[slots].astype(np.float32) * np.array(geometry.scale * 2, np.float32)
     rectangles = _mask_rectangles(scaled, card, geometry)
     height, width = geometry.source
     limits = np.array([width, height, width, height], np.float32)
     clipped = np.clip(scaled, np.float32(0), limits).astype(np.float32)
 
+    ids = np.array([c.id for c in card.classes], np.int32)[labels[slots]]
+    asked = scores[slots] >= sure
+    if not asked.all():
+        asked |= True if wanted is None else wanted(clipped, ids)
     threshold = card.masks.threshold if options.mask_threshold < 0 else options.mask_threshold
     kept: list[int] = []
     rois: list[RoiMask] = []
     for i, (slot, box) in enumerate(zip(slots, clipped, strict=True)):
         if len(kept) == options.max_instances:
             break
-        if box[2] <= box[0] or box[3] <= box[1]:
+        if not asked[i] or box[2] <= box[0] or box[3] <= box[1]:
             continue
         roi = roi_mask(masks[slot], rectangles[i], threshold, geometry.source)
         if roi is not None:
             kept.append(i)
             rois.append(roi)
-    chosen = slots[kept]
-    ids = np.array([c.id for c in card.classes], np.int32)
     return Instances(
         boxes=clipped[kept],
-        scores=np.clip(scores[chosen], 0, 1).astype(np.float32),
-        class_ids=ids[labels[chosen]],
+        scores=np.clip(scores[slots[kept]], 0, 1).astype(np.float32),
+        class_ids=ids[kept],
         masks=tuple(rois),
         size=geometry.source,
     )
@@ -81,10 +94,10 @@ def _select(
     masks: NDArray[Any],
     card: ModelCard,
     options: SegmentOptions,
+    threshold: float,
     log: Callable[[str], None] | None,
 ) -> NDArray[np.intp]:
     """Indices of the slots to look at, best score first."""
-    threshold = card.score_threshold if options.score_threshold < 0 else options.score_threshold
     finite = np.isfinite(scores) & np.isfinite(boxes).all(axis=1)
     asked = np.flatnonzero(finite & (scores >= threshold))
     finite[asked] = np.isfinite(masks[asked]).all(axis=(1, 2))  # only these: a hundred are much to read

@@ -17,17 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.config import TrackOptions
+from fassst_ros.postprocess import Wanted
 from fassst_ros.tracking_assignment import assign
 from fassst_ros.tracking_motion import BoxMotion
 from fassst_ros.tracking_overlap import box_iou, mask_iou
-from fassst_ros.types import ConfigError, Frame, Instances, RoiMask
+from fassst_ros.types import ConfigError, Float32Array, Frame, Instances, RoiMask
 
 if TYPE_CHECKING:
     from fassst_ros.pipeline import Segmentation, Segmenter
 
 DEFAULT_OPTIONS = TrackOptions()
-#: Least overlap of an unsure instance with its track.
-_LOW_SCORE_IOU = 0.4
+#: Least overlap of an unsure instance with its track, and of their boxes alone: a limit that hardly ever
+#: matters, but spares the masks of most unsure instances.
+_LOW_SCORE_IOU, _NEAR = 0.4, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,26 @@ class Tracker:
         self._classes = np.zeros(0, np.int32)
         self._seen = np.zeros(0)  # stamps
 
+    def wanted(self, stamp: float) -> Wanted:
+        """Which instances below the score threshold could continue a track in a frame at `stamp`."""
+        last = stamp if self._stamp is None else self._stamp
+        recent = (self._ids > 0) & (self._seen == last)
+        ahead = stamp - last if self._method.motion else 0.0
+        expected, classes = self._motion.boxes(ahead)[recent], self._classes[recent]
+
+        def fits(boxes: Float32Array, class_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+            near = box_iou(expected, boxes.astype(np.float64)) >= _NEAR
+            return np.asarray((near & self._allowed(classes, class_ids)).any(axis=0))
+
+        return fits
+
     def update(self, instances: Instances, stamp: float, score_threshold: float = 0.0) -> Instances:
         """The instances of the next frame with track_ids, 0 = no track; those without a use are left out.
 
         stamp: of the image, in seconds. A stamp before the last one (a bag that starts again), one later by
         more than `track_buffer`, and another image size forget all tracks.
         score_threshold: instances below are returned only if they belong to a track. The Segmenter should
-        have kept those from `track_low_threshold` on; `segment_tracked` sees to all that.
+        have kept the `wanted` ones too; `segment_tracked` sees to all that.
         """
         options = self._options
         high = score_threshold if options.track_high_threshold < 0 else options.track_high_threshold
@@ -139,32 +154,37 @@ class Tracker:
         self, instances: Instances, sure: NDArray[np.bool_], unsure: NDArray[np.bool_]
     ) -> NDArray[np.intp]:
         """(n,) the track of each instance, as a row, or -1."""
-        overlap = self._overlaps(instances)
+        boxes, overlap = self._overlaps(instances)
+        near = np.where(boxes >= _NEAR, overlap, 0)
         believed, recent = self._ids > 0, self._seen == self._before
         track_of = np.full(len(instances), -1, np.intp)
         free = np.ones(len(self._ids), np.bool_)
-        for tracks, candidates, least in (
-            (believed, sure, self._options.track_iou),
-            (believed & recent, unsure, _LOW_SCORE_IOU),
-            (~believed, sure, self._options.track_iou),
+        for tracks, candidates, table, least in (
+            (believed, sure, overlap, self._options.track_iou),
+            (believed & recent, unsure, near, _LOW_SCORE_IOU),
+            (~believed, sure, overlap, self._options.track_iou),
         ):
             rows, columns = np.flatnonzero(tracks & free), np.flatnonzero(candidates & (track_of < 0))
-            some, others = assign(overlap[np.ix_(rows, columns)] - least)
+            some, others = assign(table[np.ix_(rows, columns)] - least)
             track_of[columns[others]] = rows[some]
             free[rows[some]] = False
         return track_of
 
-    def _overlaps(self, instances: Instances) -> NDArray[np.float64]:
-        """(tracks, n) overlap of each instance with each track where that is expected now, 0..1."""
-        expected = self._motion.boxes
+    def _overlaps(self, instances: Instances) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(tracks, n) overlap of boxes and of all, of each instance with the place of each track, 0..1."""
+        expected = self._motion.boxes()
         boxes = box_iou(expected, instances.boxes.astype(np.float64))
-        if self._method.per_class:
-            boxes *= self._classes[:, None] == instances.class_ids
+        boxes *= self._allowed(self._classes, instances.class_ids)
         if self._method.overlap == "box":
-            return boxes
+            return boxes, boxes
         shifts = np.rint((expected - self._boxes).reshape(-1, 2, 2).mean(axis=1)).astype(np.int64)
         masks = mask_iou(self._masks, instances.masks, shifts, boxes > 0)
-        return masks if self._method.overlap == "mask" else (boxes + masks) / 2
+        return boxes, masks if self._method.overlap == "mask" else (boxes + masks) / 2
+
+    def _allowed(self, tracks: NDArray[np.int32], instances: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """(tracks, n) whether their classes allow them to be one object."""
+        same = np.asarray(tracks[:, None] == instances)
+        return same if self._method.per_class else np.ones_like(same)
 
     def _see(
         self, rows: NDArray[np.intp], instances: Instances, found: NDArray[np.intp], stamp: float
@@ -219,7 +239,9 @@ def segment_tracked(segmenter: Segmenter, tracker: Tracker, frame: Frame, stamp:
     if not options.track:
         tracker.reset()
         return segmenter.segment(frame)
-    found = segmenter.segment(frame, least_score=options.track_low_threshold)
+    # With a high threshold of its own, sure instances may lie below the score threshold too: look at all.
+    wanted = tracker.wanted(stamp) if options.track_high_threshold < 0 else None
+    found = segmenter.segment(frame, options.least_score, wanted)
     start = time.perf_counter()
     instances = tracker.update(found.instances, stamp, found.score_threshold)
     stages = {**found.stages, "track": (time.perf_counter() - start) * 1e3}

@@ -30,10 +30,10 @@ class BoxMotion:
         self._position, self._velocity = np.zeros((0, 4)), np.zeros((0, 4))
         self._var_position, self._covariance, self._var_velocity = (np.zeros((0, 4)) for _ in range(3))
 
-    @property
-    def boxes(self) -> Float64Array:
-        """(n, 4) x_min y_min x_max y_max in pixels, as expected at the time predicted last."""
-        centre, half = self._position[:, :2], np.maximum(self._position[:, 2:], 1.0) / 2
+    def boxes(self, ahead: float = 0.0) -> Float64Array:
+        """(n, 4) x_min y_min x_max y_max in pixels, as expected `ahead` seconds after the last prediction."""
+        position = self._position + self._velocity * ahead
+        centre, half = position[:, :2], np.maximum(position[:, 2:], 1.0) / 2
         return np.concatenate([centre - half, centre + half], axis=1)
 
     def predict(self, seconds: float) -> None:

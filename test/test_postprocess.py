@@ -218,3 +218,30 @@ def test_shapes_come_back_from_what_an_ideal_network_would_say(seed: int) -> Non
     found = postprocess(raw, Geometry(size, (768, 768)), card).to_dense()[0]
     truth = shape > 0
     assert (found & truth).sum() / (found | truth).sum() > 0.96
+
+
+def test_below_the_threshold_only_what_is_wanted_stays() -> None:
+    boxes = np.float32([[0, 0, 20, 20], [20, 0, 40, 20], [40, 0, 60, 20], [0, 20, 20, 40]])
+    outputs = {
+        "scores": np.float32([[0.9, 0.3, 0.2, 0.05]]),
+        "labels": np.int32([[0, 1, 0, 1]]),
+        "boxes": boxes[None],
+        "masks": np.ones((1, 4, 8, 8), np.float32),
+    }
+    card, geometry = tiny_card(slots=4), Geometry((96, 128), (48, 64))  # twice the network's input
+    asked: list[Any] = []
+
+    def second(boxes: Any, class_ids: Any) -> Any:
+        asked.append((boxes.tolist(), class_ids.tolist()))
+        return np.array([False, True, False])
+
+    def scores(*more: Any) -> list[float]:
+        found = postprocess(outputs, geometry, card, SegmentOptions(), None, *more)
+        return [round(float(score), 2) for score in found.scores]
+
+    assert scores() == [0.9]
+    assert scores(0.1) == [0.9, 0.3, 0.2]
+    assert scores(0.1, second) == [0.9, 0.3]
+    assert asked == [((2 * boxes[:3]).tolist(), [1, 3, 1])]
+    assert scores(0.5, second) == [0.9], "a higher least score takes nothing away"
+    assert len(asked) == 1, "there was nothing to ask for"

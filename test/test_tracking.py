@@ -198,6 +198,39 @@ def test_segmenting_and_tracking(tmp_path: Path) -> None:
         assert again.tolist() == [2]
 
 
+def test_unsure_instances_are_segmented_only_where_a_track_is(tmp_path: Path) -> None:
+    boxes = np.float32([[8, 6, 40, 30], [44, 6, 60, 30], [10, 6, 42, 30]])
+    model = make_tiny_model(tmp_path, boxes, np.int32([1, 1, 0]), np.float32([1.0, 0.3, 0.29]))
+    asked: list[int] = []
+
+    class Watched(Tracker):
+        def update(self, instances: Instances, stamp: float, score_threshold: float = 0.0) -> Instances:
+            asked.append(len(instances))
+            return super().update(instances, stamp, score_threshold)
+
+    frame = Frame(np.full((48, 64, 3), 255, np.uint8))
+    with Segmenter.open(RuntimeOptions(str(model), "onnxruntime", threads=1)) as segmenter:
+        tracker = Watched(TrackOptions(track=True, track_low_threshold=0.2))
+        for k in range(2):
+            segment_tracked(segmenter, tracker, frame, k / 10)
+        assert asked == [1, 1], "one is elsewhere, one of another class"
+        tracker = Watched(TrackOptions(track=True, track_high_threshold=0.25))
+        found = [segment_tracked(segmenter, tracker, frame, k / 10).instances for k in range(2)]
+        assert asked[2:] == [3, 3]
+        assert [len(f) for f in found] == [3, 3], (
+            "with a high threshold below that of scores, all have tracks"
+        )
+
+
+def test_expected_places_do_not_move_the_tracks() -> None:
+    tracker, other = Tracker(ON), Tracker(ON)
+    for k in range(8):
+        given = filled(at(100 + 20 * k), scores=[0.9 if k < 5 else 0.2])
+        wanted = tracker.wanted(k / 10)(given.boxes, given.class_ids)
+        assert wanted.tolist() == [k > 0]
+        assert ids(tracker, k / 10, given) == ids(other, k / 10, given) == [1]
+
+
 def test_assignment_is_the_best_there_is() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -229,9 +262,9 @@ def test_motion_is_the_kalman_filter_of_the_textbook() -> None:
         gain = covariance[:, 0] / (covariance[0, 0] + (0.08 * 50) ** 2)
         state = state + gain * (x - state[0])
         covariance = covariance - np.outer(gain, covariance[0])
-        assert motion.boxes[0, [0, 2]].mean() == pytest.approx(state[0], rel=1e-6)
+        assert motion.boxes()[0, [0, 2]].mean() == pytest.approx(state[0], rel=1e-6)
     motion.predict(0.5)
-    assert motion.boxes[0, [0, 2]].mean() == pytest.approx(state[0] + 0.5 * state[1], rel=1e-6)
+    assert motion.boxes()[0, [0, 2]].mean() == pytest.approx(state[0] + 0.5 * state[1], rel=1e-6)
 
 
 def test_overlaps_of_boxes_and_masks() -> None:

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     with Segmenter.open(runtime, segment, console.log) as segmenter:
         card = segmenter.card
         threshold = card.score_threshold if segment.score_threshold < 0 else segment.score_threshold
-        least = min(threshold, track.track_low_threshold)
+        least = min(threshold, track.least_score)
         segmenter.options = dataclasses.replace(segment, score_threshold=least)
         truth = VideoTruth(GroundTruth.read(content, card.classes).with_objects(), videos)
         segmenter.warm_up()

@@ -255,7 +255,7 @@ class SegmentNode(LifecycleNode):
         """What every published instance has at least."""
         threshold, track = self.settings.segment.score_threshold, self.settings.track
         threshold = segmenter.card.score_threshold if threshold < 0 else threshold
-        return min(threshold, track.track_low_threshold) if track.track else threshold
+        return min(threshold, track.least_score) if track.track else threshold
 
     def _report(self, state: str, problem: str = "") -> None:
         self._diagnostics.state, self._diagnostics.problem = state, problem
