@@ -10,9 +10,11 @@ import argparse
 import dataclasses
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,14 +171,37 @@ def _work(job: Job, topics: Sequence[BagTopic], console: Console) -> bool:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("segmenting", total=min(total, job.limit or total))
+
+        def advance() -> None:
+            progress.advance(bar)
+            if interrupt.is_set():
+                raise KeyboardInterrupt
+
         try:
-            job.run(lambda: progress.advance(bar))
+            with interrupted_between_frames() as interrupt:
+                job.run(advance)
         except KeyboardInterrupt:
-            job.notes.append(
-                f"ended by Ctrl-C after {len(job.frames)} frames: this is what was done until then"
-            )
+            frames = len(job.frames)
+            job.notes.append(f"ended by Ctrl-C after {frames} frames: this is what was done until then")
             return True
     return False
+
+
+@contextmanager
+def interrupted_between_frames() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that no frame is left half written; a second one interrupts at once."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _facts(args: argparse.Namespace, bag: Bag, segmenter: Segmenter) -> dict[str, str]:
