@@ -51,7 +51,7 @@ STEPS = {
 #: How long an active node may take to be heard, in seconds.
 CONNECTED = 30.0
 #: Rate of the frames that connect and warm up everything, in Hz.
-TRIAL = 10.0
+TRIAL = 20.0
 #: Rates at which the latency is measured, in Hz.
 RATES = (10.0, 20.0, 30.0)
 
