@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +13,11 @@ import cv2
 
 from fassst_ros.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from fassst_ros.types import ConfigError, Frame, InputError, UInt8Array
+from fassst_ros.video import Encoder, open_video
 
 #: Frames a second of the video of a camera.
 CAMERA_RATE = 30.0
-#: Widest video that is written, in pixels: VP8 takes 80 ms for a picture of 2048x1024.
+#: Widest video that is written, in pixels: enough to see what was found, and encoded fast.
 WIDTH = 1280
 
 
@@ -188,65 +187,51 @@ class PictureWriter:
 
 
 class VideoWriter:
-    """A video that browsers and players show: VP8 in WebM, which OpenCV writes wherever it is installed.
+    """A video that browsers and players show (see video.py). The first picture says its size.
 
-    path: should end in .webm. rate: frames a second. count: pictures written so far. The first picture
-    says the size; wider ones than WIDTH are made smaller.
+    path: should end in .webm. rate: frames a second. count: pictures written so far. Pictures wider than
+    WIDTH are made smaller.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self.rate, self.count = path, rate, 0
         self._size = (0, 0)
-        self._video: Any = None
+        self._video: Encoder | None = None
 
     def write(self, picture: UInt8Array) -> None:
         """Write one picture (H, W, 3), BGR. Raises ConfigError if the file cannot be written."""
         if self._video is None:
             height, width = picture.shape[:2]
             scale = min(1.0, WIDTH / width)
-            self._size = round(width * scale), round(height * scale)
-            self._video = self._open()
+            # The colours of a video are those of 2 x 2 pixels.
+            self._size = max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
+            self._video = open_video(self.path, self._size, self.rate)
+        fitting: Any = picture
         if (picture.shape[1], picture.shape[0]) != self._size:
-            self._video.write(cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA))
-        else:
-            self._video.write(picture)
+            fitting = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        with self._told():
+            self._video.write(fitting)
         self.count += 1
-
-    def _open(self) -> Any:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise ConfigError(f"cannot write {self.path}: {err.strerror or err}") from err
-        with _without_stderr():  # OpenCV complains there of a codec tag, which WebM has not
-            video = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"VP80"), self.rate, self._size)
-        if not video.isOpened():
-            raise ConfigError(
-                f"cannot write {self.path}: no right to write there, or an OpenCV without VP8 (FFmpeg)"
-            )
-        return video
 
     def close(self) -> None:
         """Finish the file. Raises ConfigError if not all pictures are in it."""
         if self._video is None:
             return
-        self._video.release()
-        self._video = None
-        video = cv2.VideoCapture(str(self.path))  # OpenCV reports no error of writing
-        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-        video.release()
+        with self._told():
+            video, self._video = self._video, None
+            video.close()
+        written: Any = cv2.VideoCapture(str(self.path))  # OpenCV reports no error of writing
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
         if count < self.count - 1:  # it counts by the duration
             raise ConfigError(f"{self.path} is not whole: not all {self.count} pictures. Is the disk full?")
 
-
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Drop what libraries write to the process's standard error."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            self._video = None
+            raise ConfigError(
+                f"{self.path} is not whole: {err.strerror or err}, after {self.count} pictures"
+            ) from err

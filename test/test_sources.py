@@ -12,8 +12,19 @@ import numpy as np
 import pytest
 from chromium import chromium
 
+from fassst_ros import video
 from fassst_ros.sources import CAMERA_RATE, WIDTH, PictureWriter, Source, VideoWriter, frames
 from fassst_ros.types import ConfigError
+
+
+@pytest.fixture(params=["av", "opencv"], autouse=True)
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test with each of both encoders."""
+    if request.param == "av":
+        pytest.importorskip("av", reason="PyAV is not installed: pip install av")
+    else:
+        monkeypatch.setattr(video, "find_spec", lambda name: None)
+    return str(request.param)
 
 
 def picture(value: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -21,12 +32,12 @@ def picture(value: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def read(path: Path) -> list[np.ndarray]:
-    video = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path))
     found = []
     while True:
-        good, image = video.read()
+        good, image = capture.read()
         if not good:
-            video.release()
+            capture.release()
             return found
         found.append(image)
 
@@ -38,9 +49,9 @@ def test_a_video_has_the_rate_and_the_pictures(tmp_path: Path) -> None:
         writer.write(picture(20 * number))
     writer.close()
     writer.close()  # does no harm
-    video = cv2.VideoCapture(str(path))
-    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5, abs=0.05)
-    video.release()
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5, abs=0.05)
+    capture.release()
     found = read(path)
     assert len(found) == writer.count == 10
     np.testing.assert_allclose([image.mean() for image in found], [20 * n for n in range(10)], atol=4)
@@ -87,12 +98,12 @@ def test_a_browser_plays_it(tmp_path: Path) -> None:
     with chromium(tmp_path / "profile") as browser:
         browser.get(page.as_uri())
         end = time.monotonic() + 60
-        video = browser.find_element("css selector", "video")
-        while not video.get_property("ended") and not video.get_property("error"):
+        player = browser.find_element("css selector", "video")
+        while not player.get_property("ended") and not player.get_property("error"):
             assert time.monotonic() < end, "the video does not come to its end"
             time.sleep(0.05)
-        assert video.get_property("error") is None
-        assert (video.get_property("videoWidth"), video.get_property("videoHeight")) == (160, 120)
+        assert player.get_property("error") is None
+        assert (player.get_property("videoWidth"), player.get_property("videoHeight")) == (160, 120)
 
 
 def test_times_of_a_video(tmp_path: Path) -> None:
@@ -119,7 +130,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "drive.webm", 10)
     for _ in range(30):
         writer.write(rng.integers(0, 256, (240, 320, 3), np.uint8))
-    with pytest.raises(ConfigError, match=r"drive\.webm is not whole: not all 30 pictures"):
+    with pytest.raises(ConfigError, match=r"drive\.webm is not whole: (File too large|not all 30)"):
         writer.close()
 
 
@@ -128,5 +139,5 @@ def test_no_right_to_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
         VideoWriter(tmp_path / "file" / "drive.webm", 10).write(picture(1))
     (tmp_path / "folder.webm").mkdir()
-    with pytest.raises(ConfigError, match="no right to write there"):
+    with pytest.raises(ConfigError, match="Is a directory"):
         VideoWriter(tmp_path / "folder.webm", 10).write(picture(1))
