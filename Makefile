@@ -55,13 +55,13 @@ $(STAMPS)/python: $(MOVED)
 
 $(STAMPS)/packages: $(STAMPS)/python pyproject.toml setup.py scripts/prepare_venv.py
 	@echo "Installing the Python packages and the ROS 2 wheels"
-	@$(PIP) install --quiet --use-pep517 --editable '.[cpu,ros]'
+	@$(PIP) install --quiet --use-pep517 --editable '.[cpu,ros,replay]'
 	@$(PY) scripts/prepare_venv.py $(OVERLAY)
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/packages
 	@echo "Installing what the tests need (torch and others)"
-	@$(PIP) install --quiet --use-pep517 --editable '.[cpu,ros,dev]'
+	@$(PIP) install --quiet --use-pep517 --editable '.[cpu,ros,replay,dev]'
 	@touch $@
 
 # Only what CMake generates depends on these files; the Python code is used from the checkout.
