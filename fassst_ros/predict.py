@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"failed: {failure}")
     mean = job.milliseconds / max(1, job.frames)
     outcome = f"results in {results_file}" if job.frames else f"{results_file} was not written"
+    if job.frames and job.pictures:
+        outcome += f", pictures in {args.out}"
     say(
         f"{job.frames} frames, {len(job.results)} instances, segmented in {mean:.1f} ms a frame; "
         f"{len(job.failures)} failed; {outcome}"
