@@ -104,6 +104,7 @@ def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: 
             if not spin_until(node, lambda: _connected(node, passes), CONNECTED):
                 raise InputError(f"{options.node} does not publish {', '.join(passes.topics)}")
             done.topic, done.facts = passes.topics[0], dict(passes.reports.facts)
+            done.facts["passes"] = f"{options.seconds:g} s each, cameras: {len(cameras)}"
             done.colors, done.threshold = dict(passes.reports.colors), passes.reports.threshold
             done.card = find_card(node, options.node, CONNECTED)
             _play(options, bag.count, passes, speaker, done)
