@@ -8,24 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from replay_bags import BOXES
 from tiny_model import make_tiny_model
 
 from fassst_ros.cli import main
 from fassst_ros.replay.record import ReplayRecord, load_record
 
-#: In pixels of the network's input, 64 x 48; frames of replay_bags.py are twice as large.
-BOXES = np.float32([[8, 6, 40, 30], [30, 20, 60, 46]])
-
-
-def tiny(folder: Path, labels: tuple[int, int] = (1, 0)) -> Path:
-    """A model that finds two rectangles, with scores red and 0.6 * red; labels: 0 person, 1 car."""
-    folder.mkdir()
-    return make_tiny_model(folder, BOXES, np.int32(labels), np.float32([1.0, 0.6]))
-
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny(tmp_path_factory.mktemp("replay") / "model")
+    """Finds a car and a person, with scores of red / 255 and 0.6 * red / 255."""
+    return make_tiny_model(tmp_path_factory.mktemp("model"), BOXES, np.int32([1, 0]), np.float32([1.0, 0.6]))
 
 
 @pytest.fixture
