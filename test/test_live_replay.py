@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny_model, tiny_card
 
-from fassst_ros.bag import COMPRESSED, typestore
+from fassst_ros.bag import COMPRESSED, RAW, typestore
 from fassst_ros.card import sha256
 
 pytest.importorskip("rclpy", reason="no rclpy: the live replay is not tested")
@@ -172,6 +172,27 @@ def test_a_node_that_cannot_be_configured(bag: Path, tmp_path: Path) -> None:
     result = run(bag, model, tmp_path / "out")
     assert result.returncode == 1
     assert "configure failed" in result.stderr
+    assert not children(tmp_path / "out")
+
+
+def test_frames_that_the_node_cannot_decode(model: Path, tmp_path: Path) -> None:
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    store = typestore()
+    types = store.types
+    with Writer(tmp_path / "drive", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection("/depth", RAW, typestore=store)
+        for number in range(3):
+            time = types["builtin_interfaces/msg/Time"](5, number * STEP)
+            header = types["std_msgs/msg/Header"](time, "front")
+            message = types[RAW](header, 2, 2, "32FC1", 0, 8, np.zeros(16, np.uint8))
+            writer.write(connection, START + number * STEP, store.serialize_cdr(message, RAW))
+    result = run(tmp_path / "drive", model, tmp_path / "out")
+    assert result.returncode == 1
+    assert "no frame was segmented: 3 were published, 0 are damaged" in result.stderr
+    assert "32FC1" in result.stderr
+    record = json.loads((tmp_path / "out/replay.json").read_text())
+    assert [frame["outcome"] for frame in record["frames"]] == ["failed"] * 3
     assert not children(tmp_path / "out")
 
 

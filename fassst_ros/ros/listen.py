@@ -86,13 +86,15 @@ def statuses(message: DiagnosticArray, target: str) -> Iterator[tuple[str, str, 
 class Reports:
     """What the node `target` says of itself: its newest diagnostics, and its classes.
 
-    heard: how many diagnostics came. facts: model, runtime, device, ... text: the node's state in words.
+    heard: how many diagnostics came. facts: model, runtime, device, ... texts: node or camera -> its state
+    in words.
     cameras: what it counts of each. colors: class name -> RGB; empty until the node is active.
     threshold: the score from which on it publishes instances.
     """
 
     def __init__(self, node: Node, target: str) -> None:
-        self.heard, self.text = 0, ""
+        self.heard = 0
+        self.texts: dict[str, str] = {}
         self.facts: dict[str, str] = {}
         self.cameras: dict[str, dict[str, str]] = {}
         self.colors: dict[str, tuple[int, int, int]] = {}
@@ -107,9 +109,10 @@ class Reports:
 
     def _take(self, message: DiagnosticArray) -> None:
         for part, text, values in statuses(message, self._target):
+            self.texts[part] = text
             if part == "node":
                 self.heard += 1
-                self.text, self.facts = text, values
+                self.facts = values
             else:
                 self.cameras[part] = values
 

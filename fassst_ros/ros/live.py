@@ -159,9 +159,12 @@ def _play(options: argparse.Namespace, count: int, passes: Passes, speaker: Spea
 
 
 def _why_nothing(passes: Passes, found: RecordedPass) -> str:
-    text = f"no frame was segmented: {len(found.sent)} were published, {len(found.skipped)} are damaged"
-    states = [f"{name} {count}" for name, count in found.counters.items()]
-    return f"{text}; the node says: {passes.reports.text or 'nothing'}; {', '.join(states)}"
+    said = "; ".join(f"{part}: {text}" for part, text in passes.reports.texts.items())
+    counted = ", ".join(f"{name} {count}" for name, count in found.counters.items())
+    return (
+        f"no frame was segmented: {len(found.sent)} were published, {len(found.skipped)} are damaged. "
+        f"The node counted: {counted or 'nothing'}. It says: {said or 'nothing'}"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,10 @@ from fassst_ros.ros.replay import LATE
 PARTS = tuple(stage for stage in STAGES if stage not in ("processing", "total"))
 
 
+#: Share of frames that may be published late without a note.
+LATE_SHARE = 0.05
+
+
 @dataclass(slots=True)
 class Measured:
     """All that was measured so far.
@@ -111,7 +115,7 @@ def pass_notes(found: RecordedPass) -> list[str]:
     """What a reader must know of the recorded pass."""
     notes = list(found.warnings)
     late = [sent.late for sent in found.sent.values() if sent.late > LATE]
-    if late:
+    if len(late) > LATE_SHARE * len(found.sent):
         notes.append(
             f"the player published {len(late)} of {len(found.sent)} frames late, by up to "
             f"{max(late) * 1e3:.0f} ms: the machine was busy, or frames take longer to decode than to come"
