@@ -79,6 +79,7 @@ def test_overlay_holds_what_ros2_looks_for() -> None:
     prefix = overlay()
     for name in (
         "lib/fassst_ros/segment_node",
+        "lib/fassst_ros/view_node",
         "share/fassst_ros/package.xml",
         "share/fassst_ros/launch/segment.launch.py",
         "share/fassst_ros/config/segment.yaml",

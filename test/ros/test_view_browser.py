@@ -141,6 +141,9 @@ def test_overlay_and_numbers_come_back_by_themselves(
 
     assert driver.change("deactivate")
     see(browser, "#state", "inactive")
+    wait_until(
+        lambda: browser.execute_script("return document.querySelector('section').className") == "stale"
+    )
     assert driver.change("cleanup")
     see(browser, "#note", "The node has no cameras in this state: unconfigured")
     assert driver.change("configure")
