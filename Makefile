@@ -31,7 +31,7 @@ setup: $(STAMPS)/overlay  ## virtual environment with ROS 2, the runtimes and th
 run: setup  ## demo: real street frames through the node; pictures in out/. ARGS="--help" for options
 	@exec $(PY) scripts/demo.py $(ARGS)
 
-replay: setup  ## the node measured live with a bag: make replay BAG=drive; report in out/replay/
+replay: setup  ## the node measured live with a bag: make replay BAG=drive; report in out/live/
 	@exec $(PY) scripts/replay.py "$(BAG)" $(ARGS)
 
 test: setup lint  ## ruff, mypy and all tests. ARGS="-k words" passes options to pytest

@@ -1,4 +1,4 @@
-"""Live replay: ros2 launch fassst_ros replay.launch.py bag:=drive. Report in out:=, ./replay by default."""
+"""Live replay: ros2 launch fassst_ros replay.launch.py bag:=drive. Report in out/live/."""
 
 import os
 import sys
@@ -47,7 +47,7 @@ ARGUMENTS = (
     ),
     DeclareLaunchArgument("seconds", default_value="5.0", description="time of each pass at a fixed rate"),
     DeclareLaunchArgument(
-        "out", default_value="replay", description="folder for report, numbers and results"
+        "out", default_value="out/live", description="folder for report, numbers and results"
     ),
 )
 

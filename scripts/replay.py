@@ -2,7 +2,7 @@
 """Live replay of a bag through the real node (`make replay BAG=...`), without launch.
 
 The node and a measuring process, which starts a player, talk over DDS: `ros2 launch fassst_ros
-replay.launch.py` runs the same. Report, numbers, results as a bag and logs are in out/replay/ afterwards.
+replay.launch.py` runs the same. Report, numbers, results as a bag and logs are in out/live/ afterwards.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def parse() -> argparse.Namespace:
         prog="replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     live.add_arguments(parser)
-    parser.set_defaults(out=ROOT / "out/replay")
+    parser.set_defaults(out=ROOT / "out/live")
     parser.add_argument(
         "--model", default="", help="model file, or name of a shipped model (the default one)"
     )

@@ -172,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="folder of the bag, or an mcap file")
     parser.add_argument("--bag-topic", default="", help="image topic in the bag, if it has several")
     parser.add_argument(
-        "--out", type=Path, default=Path("replay"), help="folder for the report (%(default)s)"
+        "--out", type=Path, default=Path("out/live"), help="folder for the report (%(default)s)"
     )
     parser.add_argument(
         "--rates",
