@@ -18,6 +18,7 @@ from tiny_model import make_tiny_model, tiny_card
 
 from fassst_ros.bag import COMPRESSED, RAW, typestore
 from fassst_ros.card import sha256
+from fassst_ros.cli import main
 
 pytest.importorskip("rclpy", reason="no rclpy: the live replay is not tested")
 
@@ -129,6 +130,12 @@ def test_the_whole_replay(bag: Path, model: Path, tmp_path: Path) -> None:
         assert counters["segmented"] == rate["segmented"]
         assert {"transport", "infer", "total"} <= set(rate["stages_ms"])
     assert "tiny 1" in (out / "index.html").read_text()
+
+    options = ("--model", str(model), "--runtime", "onnxruntime", "--threads", "1", "--no-video")
+    main(["replay", str(bag), *options, "--out", str(tmp_path / "offline"), "--against", str(out)])
+    against = json.loads((tmp_path / "offline/replay.json").read_text())["against"]
+    assert against["instances"]["same"] == 3 * len(segmented)  # the node finds what the library finds
+    assert sum(against["instances"].values()) == 3 * len(segmented)
 
 
 def test_several_cameras_at_fixed_rates_only(bag: Path, model: Path, tmp_path: Path) -> None:
