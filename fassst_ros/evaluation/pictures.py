@@ -68,10 +68,11 @@ def draw_pair(
     image: (H, W, 3) RGB. What was missed has a yellow frame in the one, what is wrong in the other. Raises
     ConfigError if the folder cannot be written to.
     """
-    truth = draw(image, true_instances(match, predicted.size), card, scores=False)
-    _frame(truth, match.object_boxes[~match.found(threshold)])
-    found = draw(image, _surest(predicted, threshold), card)
-    _frame(found, match.boxes[match.false_alarms(threshold)])
+    scale = min(1.0, LONGEST / max(predicted.size))  # drawn small, so that names can be read
+    truth = draw(image, true_instances(match, predicted.size), card, scores=False, scale=scale)
+    _frame(truth, scale * match.object_boxes[~match.found(threshold)])
+    found = draw(image, _surest(predicted, threshold), card, scale=scale)
+    _frame(found, scale * match.boxes[match.false_alarms(threshold)])
     pair = Pair(
         f"{path.name}_truth.jpg",
         f"{path.name}_found.jpg",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fassst_ros.decode import decode
 from fassst_ros.replay.difference import SAME_OBJECT, difference
-from fassst_ros.replay.pictures import Painter, title
+from fassst_ros.replay.pictures import Painter, apart, title
 from fassst_ros.replay.record import FrameRecord, PictureRow, ReplayRecord, Worst, load_record
 from fassst_ros.replay.results import ResultReader
 from fassst_ros.types import InputError
@@ -139,16 +139,23 @@ def most_different(
         counts = {kind: len(entry.get(kind, ())) for kind in MEANINGS}
         return sum(counts.values()) - 0.5 * counts["mask changed"]
 
+    ranked = sorted(found["changed"], key=lambda e: -weight(e))
+    chosen = apart(ranked, lambda e: by_key[e["topic"], e["stamp"]], _SHOWN)
     rows = []
-    for k, entry in enumerate(sorted(found["changed"], key=lambda e: -weight(e))[:_SHOWN], 1):
+    for k, entry in enumerate(chosen, 1):
         frame = by_key[entry["topic"], entry["stamp"]]
         pictures = (
-            painter.overlay(frame, f"against_{k:02}_other", "other run", other.results),
-            painter.overlay(frame, f"against_{k:02}_this", "this run"),
+            painter.overlay(frame, f"against_{k:02}_other", "other run", other.results, tracks=False),
+            painter.overlay(frame, f"against_{k:02}_this", "this run", tracks=False),
         )
-        notes = tuple(f"{kind}: {', '.join(entry[kind])}" for kind in MEANINGS if kind in entry)
+        notes = tuple(f"{kind}: {_counted(entry[kind])}" for kind in MEANINGS if kind in entry)
         rows.append(PictureRow(title(frame), pictures, notes))
     if not rows:
         return None
     note = f"Compared with {other.name}; most instances that appeared, vanished or changed first."
-    return Worst(f"The {len(rows)} frames that differ most", note, tuple(rows))
+    return Worst("Frames that differ most", note, tuple(rows))
+
+
+def _counted(texts: Sequence[str]) -> str:
+    """Equal texts once, with their number."""
+    return ", ".join(f"{count} {text}" for text, count in Counter(texts).most_common())

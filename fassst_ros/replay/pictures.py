@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 
@@ -22,6 +23,10 @@ from fassst_ros.types import InputError, Instances, UInt8Array
 FOLDER = "pictures"
 #: Pictures of each kind at most: by ground truth, and the others.
 WORST, FEW = 8, 4
+#: Frames of a camera that are shown are at least so far apart [ns]: neighbours look alike.
+_APART = 10**9
+
+T = TypeVar("T")
 
 
 class Painter:
@@ -46,15 +51,24 @@ class Painter:
         raise InputError(f"{self._bag.path} holds no image {frame.stamp} on {frame.topic} any more")
 
     def overlay(
-        self, frame: FrameRecord, name: str, caption: str, results: ResultReader | None = None
+        self,
+        frame: FrameRecord,
+        name: str,
+        caption: str,
+        results: ResultReader | None = None,
+        tracks: bool = True,
     ) -> Picture:
-        """The frame with its instances as a picture file; results: of another run."""
-        found = (results or self._results).instances(frame.topic, frame.stamp)
+        """The frame with its instances as a picture file.
+
+        results: of another run. tracks: whether those with an id have its colour, not that of their class.
+        """
         image = self.image(frame)
         size = (image.shape[0], image.shape[1])
+        found = (results or self._results).instances(frame.topic, frame.stamp) or Instances.empty(size)
+        if not tracks:
+            found = dataclasses.replace(found, track_ids=None)
         file = f"{FOLDER}/{name}.jpg"
-        scale = min(1.0, LONGEST / max(size))
-        picture = draw(image, found or Instances.empty(size), self._card, scale=scale)
+        picture = draw(image, found, self._card, scale=min(1.0, LONGEST / max(size)))
         write_picture(self._folder / file, picture)
         return Picture(file, caption)
 
@@ -77,6 +91,19 @@ def title(frame: FrameRecord) -> str:
     return f"{frame.topic}, frame {frame.index}, stamp {frame.stamp // 10**9}.{frame.stamp % 10**9:09d}"
 
 
+def apart(ranked: Sequence[T], frame_of: Callable[[T], FrameRecord], count: int) -> list[T]:
+    """The first `count` of a ranking whose frames are at least a second apart on their camera."""
+    chosen: list[T] = []
+    for item in ranked:
+        frame = frame_of(item)
+        others = [f.received for f in map(frame_of, chosen) if f.topic == frame.topic]
+        if all(abs(frame.received - other) >= _APART for other in others):
+            chosen.append(item)
+            if len(chosen) == count:
+                break
+    return chosen
+
+
 def worst_by_truth(
     painter: Painter,
     frames: Mapping[int, FrameRecord],
@@ -85,25 +112,26 @@ def worst_by_truth(
     threshold: float,
 ) -> Worst:
     """The frames that agree least with their ground truth. frames, predictions: by image id."""
-    _, worst = ranked(matches, threshold, WORST)
+    _, worst = ranked(matches, threshold, len(matches))
+    worst = apart(worst, lambda m: frames[m.image_id], WORST)
     rows = [
         painter.pair(frames[m.image_id], f"truth_{k:02}", m, predictions[m.image_id], threshold)
         for k, m in enumerate(worst, 1)
     ]
-    note = "Those that agree least with their ground truth, by image PQ."
-    return Worst(f"The {len(rows)} worst frames", note, tuple(rows))
+    note = "Those that agree least with their ground truth, by image PQ; at most one a second."
+    return Worst("Worst frames", note, tuple(rows))
 
 
 def slowest(painter: Painter, frames: Sequence[FrameRecord]) -> Worst:
     """The frames that took longest."""
     timed = [f for f in frames if f.stages and painter.has(f)]
-    chosen = sorted(timed, key=lambda f: -sum(f.stages.values()))[:FEW]
+    chosen = apart(sorted(timed, key=lambda f: -sum(f.stages.values())), lambda f: f, FEW)
     rows = []
     for k, frame in enumerate(chosen, 1):
         parts = ", ".join(f"{name} {value:.1f} ms" for name, value in frame.stages.items())
         picture = painter.overlay(frame, f"slow_{k:02}", f"{sum(frame.stages.values()):.1f} ms: {parts}")
         rows.append(PictureRow(title(frame), (picture,)))
-    return Worst(f"The {len(rows)} slowest frames", "By the sum of their stages.", tuple(rows))
+    return Worst("Slowest frames", "By the sum of their stages; at most one a second.", tuple(rows))
 
 
 def most_changed(painter: Painter, frames: Sequence[FrameRecord], changes: Mapping[int, int]) -> Worst | None:
@@ -112,7 +140,7 @@ def most_changed(painter: Painter, frames: Sequence[FrameRecord], changes: Mappi
     changes: index in `frames` -> how many.
     """
     known = [i for i in changes if changes[i] and painter.has(frames[i])]
-    chosen = sorted(known, key=lambda i: (-changes[i], i))[:FEW]
+    chosen = apart(sorted(known, key=lambda i: (-changes[i], i)), lambda i: frames[i], FEW)
     rows = []
     for k, i in enumerate(chosen, 1):
         before = next(f for f in reversed(frames[:i]) if f.topic == frames[i].topic and painter.has(f))
@@ -124,4 +152,4 @@ def most_changed(painter: Painter, frames: Sequence[FrameRecord], changes: Mappi
     if not rows:
         return None
     note = "Instances that appeared or vanished since the frame before: flicker, or a cut in the scene."
-    return Worst(f"The {len(rows)} frames that changed most", note, tuple(rows))
+    return Worst("Frames that changed most", note, tuple(rows))

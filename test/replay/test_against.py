@@ -49,7 +49,7 @@ def test_what_vanished_and_appeared(replay: Replay, tmp_path: Path) -> None:
     assert (found["frames"], found["only_here"], found["only_there"]) == (2, 0, 1)
     assert found["changed"] == [{"topic": TOPIC, "stamp": START, "vanished": ["person"]}]
     different = next(worst for worst in record.worst if worst.title.endswith("differ most"))
-    assert different.rows[0].notes == ("vanished: person",)
+    assert different.rows[0].notes == ("vanished: 1 person",)
     assert all((tmp_path / "out" / p.file).is_file() for p in different.rows[0].pictures)
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert 'id="against"' in page

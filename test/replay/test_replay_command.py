@@ -62,7 +62,7 @@ def test_what_a_run_writes(replay: Replay, tmp_path: Path, storage: str) -> None
     assert good
     assert image.shape == (HEIGHT, WIDTH, 3)
     page = (out / "index.html").read_text(encoding="utf-8")
-    for part in ('src="video.webm"', 'id="latency"', 'id="drops"', 'id="instances"', "slowest frames"):
+    for part in ('src="video.webm"', 'id="latency"', 'id="drops"', 'id="instances"', "Slowest frames"):
         assert part in page
     assert not list(out.glob(".*")), "the reserved room is given back"
 
