@@ -30,6 +30,8 @@ DEFAULT_OPTIONS = TrackOptions()
 #: Least overlap of an unsure instance with its track, and of their boxes alone: a limit that hardly ever
 #: matters, but spares the masks of most unsure instances.
 _LOW_SCORE_IOU, _NEAR = 0.4, 0.3
+#: Frames after which a track is given up in any case: else, with stamps that stand still, none ever would be.
+_MOST_MISSED = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,20 @@ class Tracker:
     def reset(self) -> None:
         """Forget all tracks; numbering goes on."""
         self._stamp: float | None = None  # of the last frame
-        self._before = -np.inf  # of the one before it
+        self._frame = 0  # its number
         self._size = (0, 0)
         self._motion = BoxMotion()
         self._boxes = np.zeros((0, 4))  # as seen last
         self._masks: list[RoiMask] = []  # likewise
         self._ids = np.zeros(0, np.int64)  # 0: seen once, not yet believed
         self._classes = np.zeros(0, np.int32)
-        self._seen = np.zeros(0)  # stamps
+        self._seen = np.zeros(0)  # stamp of the frame in which it was seen last
+        self._seen_in = np.zeros(0, np.int64)  # number of that frame
 
     def wanted(self, stamp: float) -> Wanted:
         """Which instances below the score threshold could continue a track in a frame at `stamp`."""
         last = stamp if self._stamp is None else self._stamp
-        recent = (self._ids > 0) & (self._seen == last)
+        recent = (self._ids > 0) & (self._seen_in == self._frame)
         ahead = stamp - last if self._method.motion else 0.0
         expected, classes = self._motion.boxes(ahead)[recent], self._classes[recent]
 
@@ -123,7 +126,7 @@ class Tracker:
         ids = np.zeros(len(instances), np.int64)
         matched = np.flatnonzero(track_of >= 0)
         ids[matched] = self._see(track_of[matched], instances, matched, stamp)
-        self._keep(np.flatnonzero((self._ids > 0) | (self._seen == stamp)))  # one look alone is no track
+        self._keep(np.flatnonzero((self._ids > 0) | (self._seen_in == self._frame)))  # one look is no track
         started = np.flatnonzero((track_of < 0) & sure & (instances.scores >= new))
         ids[started] = self._start(instances, started, stamp, believed=first)
         kept = np.flatnonzero((ids > 0) | (instances.scores >= score_threshold))
@@ -142,12 +145,13 @@ class Tracker:
         if last is not None and (not last <= stamp <= last + limit or size != self._size):
             self.reset()
         before, self._stamp, self._size = self._stamp, stamp, size
+        self._frame += 1
         if before is None:
             return True
         if self._method.motion:
             self._motion.predict(stamp - before)
-        self._before = before
-        self._keep(np.flatnonzero(stamp - self._seen <= limit))
+        waiting = (stamp - self._seen <= limit) & (self._frame - self._seen_in <= _MOST_MISSED)
+        self._keep(np.flatnonzero(waiting))
         return False
 
     def _associate(
@@ -156,7 +160,7 @@ class Tracker:
         """(n,) the track of each instance, as a row, or -1."""
         boxes, overlap = self._overlaps(instances)
         near = np.where(boxes >= _NEAR, overlap, 0)
-        believed, recent = self._ids > 0, self._seen == self._before
+        believed, recent = self._ids > 0, self._seen_in == self._frame - 1
         track_of = np.full(len(instances), -1, np.intp)
         free = np.ones(len(self._ids), np.bool_)
         for tracks, candidates, table, least in (
@@ -193,7 +197,7 @@ class Tracker:
         boxes = instances.boxes[found].astype(np.float64)
         self._motion.correct(rows, boxes)
         self._boxes[rows], self._classes[rows] = boxes, instances.class_ids[found]
-        self._seen[rows] = stamp
+        self._seen[rows], self._seen_in[rows] = stamp, self._frame
         for row, i in zip(rows.tolist(), found.tolist(), strict=True):
             self._masks[row] = instances.masks[i]
         new = rows[self._ids[rows] == 0]
@@ -212,6 +216,7 @@ class Tracker:
         self._ids = np.concatenate([self._ids, ids])
         self._classes = np.concatenate([self._classes, instances.class_ids[found]])
         self._seen = np.concatenate([self._seen, np.full(found.size, stamp)])
+        self._seen_in = np.concatenate([self._seen_in, np.full(found.size, self._frame)])
         return ids
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
@@ -220,7 +225,8 @@ class Tracker:
             return
         self._motion.keep(rows)
         self._boxes, self._ids = self._boxes[rows], self._ids[rows]
-        self._classes, self._seen = self._classes[rows], self._seen[rows]
+        self._classes = self._classes[rows]
+        self._seen, self._seen_in = self._seen[rows], self._seen_in[rows]
         self._masks = [self._masks[row] for row in rows]
 
     def _numbers(self, count: int) -> NDArray[np.int64]:

@@ -156,6 +156,19 @@ def test_time_that_jumps_forgets_all() -> None:
     assert ids(tracker, 11.8, filled(at(100))) == [5], "another image size is another camera"
 
 
+def test_stamps_that_stand_still() -> None:
+    """A broken driver: ids work nevertheless, and tracks do not pile up."""
+    tracker = Tracker(ON)
+    assert ids(tracker, 7.0, filled(at(100))) == [1]
+    for k in range(20):
+        assert ids(tracker, 7.0, filled(at(100), at(300 if k % 2 else 500))) == [1, 0], "each is seen once"
+    assert ids(tracker, 7.0, filled(at(100), at(300))) == [1, 2]
+    empty = filled()
+    for _ in range(5001):
+        tracker.update(empty, 7.0, THRESHOLD)
+    assert ids(tracker, 7.0, filled(at(100), at(300))) == [0, 0]
+
+
 def test_an_empty_street() -> None:
     tracker = Tracker(ON)
     for k in range(3):
