@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,22 @@ def test_truth_that_is_malformed(
     assert main([*arguments, "--runtime", "onnxruntime"]) == 1
     assert "image 1 has no stamp" in capsys.readouterr().err or "topic" in change
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_library_for_ap(tmp_path: Path, model: Path) -> None:
+    """As on a machine where neither faster-coco-eval nor pycocotools is installed."""
+    bag = write_bag(tmp_path / "bag", drive(1))
+    file = write(bag / "ground_truth.json", coco([START]))
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['faster_coco_eval', 'pycocotools'])\n"
+        "from fassst_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["replay", bag, "--model", model, "--runtime", "onnxruntime", "--no-video", "--out"]
+    for more, status in (([], 0), (["--ground-truth", file], 1)):
+        command = [sys.executable, "-c", code, *arguments, tmp_path / f"out{status}", *more]
+        run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+        assert run.returncode == status, run.stderr
+        assert "accuracy needs faster-coco-eval" in run.stderr
 
 
 @pytest.mark.parametrize(
