@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -127,6 +127,11 @@ class Family:
             return event
         except queue.Empty:
             return None
+
+    def rest(self) -> Iterator[dict[str, Any]]:
+        """Events that nobody has taken yet; of ended children these are all."""
+        while not self.events.empty():
+            yield self.events.get()[1]
 
     def check(self) -> None:
         """Raise ProcessError, with the end of the logs, if a child has failed or the server is gone."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -35,48 +36,63 @@ CONFIG = ROOT / "config"
 NAMESPACE, NODE = "/replay", "segment_node"
 
 
+class Results:
+    """What the measuring process has said so far."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, str]] = []
+        self._lines: list[str] = []
+
+    def add(self, event: dict[str, Any]) -> str:
+        """Keep what is to be shown at the end; returns what is to be shown now."""
+        if "columns" in event:
+            self._rows.append(event["columns"])
+        if event["event"] == "result":
+            self._lines.append(event["text"])
+        return str(event["text"])
+
+    def show(self) -> None:
+        """Print the passes at fixed rates and the outcome."""
+        if self._rows:
+            title = "times in ms, from publishing to the result in another process"
+            table = Table(title=title, box=SIMPLE_HEAD)
+            for name in self._rows[0]:
+                table.add_column(name, justify="right")
+            for row in self._rows:
+                table.add_row(*row.values())
+            Console().print(table)
+        for line in self._lines:
+            print(line)
+
+
 def run(options: argparse.Namespace, model: Path, logs: Path) -> None:
     """Start the node and the measuring process, and show what the latter says until it has ended."""
     domain = options.domain or free_domain()
     print(f"ROS_DOMAIN_ID={domain} (to listen from another terminal), logs in {logs}", flush=True)
     cameras = [f"{NAMESPACE}/camera_{number + 1}" for number in range(options.cameras)]
-    rows: list[dict[str, str]] = []
-    results: list[str] = []
-    with (
-        Screen() as screen,
-        Family(environment(CONFIG / "fastdds_large_images.xml", logs, domain), logs) as family,
-    ):
-        family.start(
-            *("node", "fassst_ros.ros.node", "--ros-args", "-r", f"__ns:={NAMESPACE}"),
-            *("-r", f"__node:={NODE}", "--params-file", str(options.params_file)),
-            *("-p", f"model:={model}", "-p", f"runtime:={options.runtime}", "-p", "autostart:=false"),
-            *("-p", f"image_topics:=[{', '.join(cameras)}]"),
-        )
-        topics = [item for camera in cameras for item in ("--topic", camera)]
-        measuring = family.start(
-            *("measure", "fassst_ros.ros.live", str(options.bag), "--node", f"{NAMESPACE}/{NODE}"),
-            *(*topics, "--events", *live.forwarded(options)),
-        )
-        while (item := family.next_event(0.1)) is not None or measuring.process.poll() is None:
-            event = item[1] if item is not None else {}
-            if "columns" in event:
-                rows.append(event["columns"])
-            if "text" in event:
-                (results.append if event["event"] == "result" else screen.progress)(event["text"])
-        family.check()
-    if rows:
-        Console().print(table(rows))
-    print("\n".join(results))
-
-
-def table(rows: list[dict[str, str]]) -> Table:
-    """The passes at fixed rates."""
-    made = Table(title="times in ms, from publishing to the result in another process", box=SIMPLE_HEAD)
-    for name in rows[0]:
-        made.add_column(name, justify="right")
-    for row in rows:
-        made.add_row(*row.values())
-    return made
+    results = Results()
+    family = Family(environment(CONFIG / "fastdds_large_images.xml", logs, domain), logs)
+    try:
+        with Screen() as screen, family:
+            family.start(
+                *("node", "fassst_ros.ros.node", "--ros-args", "-r", f"__ns:={NAMESPACE}"),
+                *("-r", f"__node:={NODE}", "--params-file", str(options.params_file)),
+                *("-p", f"model:={model}", "-p", f"runtime:={options.runtime}", "-p", "autostart:=false"),
+                *("-p", f"image_topics:=[{', '.join(cameras)}]"),
+            )
+            topics = [item for camera in cameras for item in ("--topic", camera)]
+            measuring = family.start(
+                *("measure", "fassst_ros.ros.live", str(options.bag), "--node", f"{NAMESPACE}/{NODE}"),
+                *(*topics, "--events", *live.forwarded(options)),
+            )
+            while (item := family.next_event(0.1)) is not None or measuring.process.poll() is None:
+                if item is not None:
+                    screen.progress(results.add(item[1]))
+            family.check()
+    finally:  # also after Ctrl-C: the measuring process writes what it has
+        for event in family.rest():
+            results.add(event)
+        results.show()
 
 
 def parse() -> argparse.Namespace:

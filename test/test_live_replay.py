@@ -223,6 +223,7 @@ def test_ctrl_c_keeps_what_was_measured(bag: Path, model: Path, tmp_path: Path) 
     rest, _ = replay.communicate(timeout=60)
     assert replay.returncode == 130, rest
     assert "Traceback" not in rest
+    assert f"report: {out}/index.html" in rest
     assert not children(out)
     record = json.loads((out / "replay.json").read_text())
     assert len(record["frames"]) == COUNT

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
@@ -36,7 +35,8 @@ from fassst_ros.ros.live_passes import Passes, RecordedPass
 from fassst_ros.ros.live_record import Measured
 from fassst_ros.ros.live_report import can_draw, usable_truth, write
 from fassst_ros.ros.process import process, spin_until
-from fassst_ros.ros.receive import activate
+from fassst_ros.ros.receive import activate, call
+from fassst_ros.ros.replay import positive
 from fassst_ros.types import FassstError, InputError
 
 #: Folder of the player's log.
@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: 
             done.topic, done.facts = passes.topics[0], dict(passes.reports.facts)
             done.facts["passes"] = f"{options.seconds:g} s each, cameras: {len(cameras)}"
             done.colors, done.threshold = dict(passes.reports.colors), passes.reports.threshold
-            done.card = find_card(node, options.node, CONNECTED)
+            done.card = find_card(node, options.node)
             _play(options, bag.count, passes, speaker, done)
 
 
@@ -116,16 +116,12 @@ def _connected(node: Any, passes: Passes) -> bool:
     return all(map(node.count_publishers, passes.topics)) and bool(reports.colors and reports.cameras)
 
 
-def find_card(node: Any, target: str, timeout: float) -> ModelCard | None:
+def find_card(node: Any, target: str) -> ModelCard | None:
     """The card of the node's model, None if it is not on this machine."""
-    client = node.create_client(GetParameters, f"{target}/get_parameters")
-    if not spin_until(node, client.service_is_ready, timeout):
-        return None
-    future = client.call_async(GetParameters.Request(names=["model"]))
-    if not spin_until(node, future.done, timeout):
-        return None
     try:
-        return load_card(resolve_model(future.result().values[0].string_value))
+        request = GetParameters.Request(names=["model"])
+        answer = call(node, GetParameters, f"{target}/get_parameters", request, CONNECTED)
+        return load_card(resolve_model(answer.values[0].string_value))
     except FassstError:
         return None
 
@@ -181,8 +177,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HZ,HZ",
         help="fixed rates for the latency (10,20,30); an empty one: none",
     )
-    parser.add_argument("--seconds", type=_positive, default=5.0, help="time of a pass (%(default)s)")
-    parser.add_argument("--max-rate", type=_positive, default=240.0, help="highest rate tried (%(default)s)")
+    parser.add_argument("--seconds", type=positive, default=5.0, help="time of a pass (%(default)s)")
+    parser.add_argument("--max-rate", type=positive, default=240.0, help="highest rate tried (%(default)s)")
     parser.add_argument(
         "--search", action=argparse.BooleanOptionalAction, default=True, help="search the highest rate"
     )
@@ -197,7 +193,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO file with stamps, or InstanceArray topic of the bag (BAG/ground_truth.json)",
     )
     parser.add_argument(
-        "--timeout", type=_positive, default=300.0, help="for loading the model, in seconds (%(default)s)"
+        "--timeout", type=positive, default=300.0, help="for loading the model, in seconds (%(default)s)"
     )
 
 
@@ -218,15 +214,11 @@ def forwarded(options: argparse.Namespace) -> list[str]:
     return [*(str(item) for pair in given.items() for item in pair), *flags]
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
-    return value
-
-
 def _rates(text: str) -> tuple[float, ...]:
-    return tuple(_positive(part) for part in text.split(",") if part.strip())
+    try:
+        return tuple(positive(part) for part in text.split(",") if part.strip())
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected numbers, as in 10,20,30") from err
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -253,11 +245,10 @@ def run(options: argparse.Namespace) -> int:
         if bag.bag.damage:
             done.notes.append(bag.bag.damage)
         truth = usable_truth(bag, options.ground_truth, done.notes)
-        folder = RunFolder(options.out)
-        folder.release()
-        (options.out / LOGS).mkdir(exist_ok=True)
         page = can_draw(speaker.result)
+        folder = RunFolder(options.out)
         try:
+            (options.out / LOGS).mkdir(exist_ok=True)
             measure(options, bag, speaker, done)
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # launch repeats it; what was measured is kept
@@ -267,7 +258,8 @@ def run(options: argparse.Namespace) -> int:
             done.notes.append(f"ended early: {err}")
             raise
         finally:
-            if done.recorded is not None or done.rates:
+            folder.release()
+            if done.rates or (done.recorded is not None and done.recorded.sent):
                 speaker.say("writing the report")
                 write(bag, truth, folder, done, page, speaker.result)
     return 130 if done.interrupted else 0

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -42,28 +42,43 @@ def tell_state(state: str) -> None:
     emit("state", state=state)
 
 
+#: State of a lifecycle node -> what brings it to active.
+WAY = {
+    State.PRIMARY_STATE_UNCONFIGURED: (
+        ("configure", Transition.TRANSITION_CONFIGURE),
+        ("activate", Transition.TRANSITION_ACTIVATE),
+    ),
+    State.PRIMARY_STATE_INACTIVE: (("activate", Transition.TRANSITION_ACTIVATE),),
+    State.PRIMARY_STATE_ACTIVE: (),
+}
+
+
 def activate(node: Node, target: str, timeout: float, tell: Callable[[str], object] = tell_state) -> None:
-    """Configure and activate the lifecycle node `target`; tell: called with each step.
+    """Configure and activate the lifecycle node `target`, as far as it is not; tell: called with each step.
 
     Raises InputError if the node refuses or is not there.
     """
-    client: Any = node.create_client(ChangeState, f"{target}/change_state")
+    state = call(node, GetState, f"{target}/get_state", GetState.Request(), timeout).current_state
+    if state.id not in WAY:
+        raise InputError(f"{target} is {state.label}; expected unconfigured, inactive or active")
+    for name, transition in WAY[state.id]:
+        tell(name)
+        request = ChangeState.Request(transition=Transition(id=transition))
+        if not call(node, ChangeState, f"{target}/change_state", request, timeout).success:
+            raise InputError(f"{target}: {name} failed; the node's log says why")
+    tell("active")
+
+
+def call(node: Node, kind: Any, name: str, request: Any, timeout: float) -> Any:
+    """The response of a service. Raises InputError if it is not there, or takes longer than `timeout` [s]."""
+    client: Any = node.create_client(kind, name)
     try:
         if not spin_until(node, client.service_is_ready, timeout):
-            raise InputError(f"no lifecycle node {target} after {timeout:g} s. Did its process start?")
-        for name, transition in (
-            ("configure", Transition.TRANSITION_CONFIGURE),
-            ("activate", Transition.TRANSITION_ACTIVATE),
-        ):
-            tell(name)
-            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            if not spin_until(node, future.done, timeout):
-                raise InputError(
-                    f"{target}: {name} took more than {timeout:g} s. Is it still loading a model?"
-                )
-            if not future.result().success:
-                raise InputError(f"{target}: {name} failed; the node's log says why")
-        tell("active")
+            raise InputError(f"no service {name} after {timeout:g} s. Did the process of the node start?")
+        future = client.call_async(request)
+        if not spin_until(node, future.done, timeout):
+            raise InputError(f"no answer of {name} within {timeout:g} s. Is the node still loading a model?")
+        return future.result()
     finally:
         node.destroy_client(client)
 

@@ -179,7 +179,8 @@ def to_time(nanoseconds: int) -> Time:
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """A number of the command line, finite and above 0."""
     value = float(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
@@ -204,7 +205,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--topic", default="/camera/image_raw", help="topic to publish on (%(default)s)")
     parser.add_argument("--compressed", action="store_true", help="publish JPEGs as recorded, not decoded")
-    parser.add_argument("--rate", type=_positive, default=1.0, help="times the recorded speed (%(default)s)")
+    parser.add_argument("--rate", type=positive, default=1.0, help="times the recorded speed (%(default)s)")
     parser.add_argument(
         "--loop", type=_count, default=1, metavar="N", help="passes over the bag (%(default)s)"
     )
@@ -212,7 +213,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--clock", action="store_true", help="publish /clock; needs --stamps bag")
     parser.add_argument("--wait-subscribers", type=_count, default=0, help="wait for so many first")
     parser.add_argument(
-        "--wait-timeout", type=_positive, default=30.0, help="... so many seconds (%(default)s)"
+        "--wait-timeout", type=positive, default=30.0, help="... so many seconds (%(default)s)"
     )
     parser.add_argument("--events", action="store_true", help="one JSON object per frame on standard output")
     options = parser.parse_args(arguments)

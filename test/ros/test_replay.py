@@ -239,7 +239,7 @@ def test_the_receiver_says_that_there_is_no_node() -> None:
     rclpy.init()
     node = rclpy.create_node("alone")
     try:
-        with pytest.raises(InputError, match=r"no lifecycle node /nobody after 0.3 s"):
+        with pytest.raises(InputError, match=r"no service /nobody/get_state after 0.3 s"):
             activate(node, "/nobody", 0.3)
     finally:
         node.destroy_node()
