@@ -76,6 +76,7 @@ def _missing(err: ModuleNotFoundError) -> str:
     for extra, needs in (
         ("train", ("torch", "onnx", "onnxslim", "safetensors", "scipy", "faster_coco_eval", "matplotlib")),
         ("cpu", ("openvino", "onnxruntime")),
+        ("replay", ("rosbags", "mcap", "zstandard")),
     ):
         if package in needs:
             return f"this needs the Python package {package}: pip install 'fassst_ros[{extra}]'"

@@ -68,7 +68,7 @@ def simulate(frames: Sequence[FrameRecord], rate: float | None) -> list[Fate]:
         taken, slots[turn] = slots[turn], None
         assert taken is not None
         now += sum(frames[taken].stages.values())
-        fates[taken] = Fate(now - arrivals[taken])
+        fates[taken] = Fate(round(now - arrivals[taken], 6))
         turn = (turn + 1) % len(slots)
     return fates
 

@@ -138,19 +138,29 @@ def quality(frames: Sequence[FrameRecord]) -> bytes:
 
 
 def tracks(frames: Sequence[FrameRecord]) -> bytes:
-    """Each track as a line from where it was seen first to where it was seen last; gaps show."""
+    """Each track as a line where it is seen; pale where it is missing for a while."""
 
     def draw(axes: Any, own: list[FrameRecord], first: int) -> None:
+        times = seconds(own, first)
         rows: dict[int, list[float]] = defaultdict(list)
-        for frame, time in zip(own, seconds(own, first), strict=True):
+        for frame, time in zip(own, times, strict=True):
             for track in frame.tracks:
                 rows[track].append(float(time))
+        gap = 1.5 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         for place, seen in enumerate(rows.values()):
-            axes.plot([seen[0], seen[-1]], [place, place], color="#bfdbfe", lw=1.5, solid_capstyle="butt")
-            axes.plot(seen, [place] * len(seen), "|", color=BLUE, ms=3, mew=1)
+            axes.plot([seen[0], seen[-1]], [place, place], color="#bfdbfe", lw=1.2)
+            starts, ends = _spells(np.array(seen), gap)
+            axes.hlines([place] * len(starts), starts, ends, color=BLUE, lw=1.6, capstyle="round")
         axes.set(ylabel="tracks, by first sight", ylim=(max(len(rows), 1), -1))
 
     return _panels(frames, draw)
+
+
+def _spells(times: NDArray[np.float64], gap: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last time of each stretch without a gap."""
+    cuts = np.flatnonzero(np.diff(times) > gap) + 1
+    edges = np.concatenate(([0], cuts, [len(times)]))
+    return times[edges[:-1]], times[edges[1:] - 1]
 
 
 def drop_curve(table: Mapping[float, float]) -> bytes:
