@@ -160,7 +160,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_serves_until_a_signal(number: signal.Signals) -> None:
-    process = start("--port", "0", "--ros-args", "-r", "__node:=page")
+    process = start("--port", "0", "--node", "absent", "--ros-args", "-r", "__node:=page")
     try:
         assert process.stdout is not None
         words = process.stdout.readline().split()
@@ -168,7 +168,8 @@ def test_the_process_serves_until_a_signal(number: signal.Signals) -> None:
         with urllib.request.urlopen(words[1], timeout=60) as answer:
             assert b"fassst_ros" in answer.read()
         with urllib.request.urlopen(f"{words[1]}state", timeout=60) as answer:
-            assert json.load(answer)["cameras"] == []
+            state = json.load(answer)
+        assert (state["node"], state["silent"], state["cameras"]) == ("/absent", True, [])
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
