@@ -43,13 +43,13 @@ class Results:
         self._rows: list[dict[str, str]] = []
         self._lines: list[str] = []
 
-    def add(self, event: dict[str, Any]) -> str:
-        """Keep what is to be shown at the end; returns what is to be shown now."""
+    def add(self, event: dict[str, Any]) -> bool:
+        """Keep what is to be shown at the end; True if it is not to be shown now, too."""
         if "columns" in event:
             self._rows.append(event["columns"])
         if event["event"] == "result":
             self._lines.append(event["text"])
-        return str(event["text"])
+        return event["event"] == "result"
 
     def show(self) -> None:
         """Print the passes at fixed rates and the outcome."""
@@ -86,8 +86,8 @@ def run(options: argparse.Namespace, model: Path, logs: Path) -> None:
                 *(*topics, "--events", *live.forwarded(options)),
             )
             while (item := family.next_event(0.1)) is not None or measuring.process.poll() is None:
-                if item is not None:
-                    screen.progress(results.add(item[1]))
+                if item is not None and not results.add(item[1]):
+                    screen.progress(item[1]["text"])
             family.check()
     finally:  # also after Ctrl-C: the measuring process writes what it has
         for event in family.rest():

@@ -21,6 +21,7 @@ import yaml
 from fassst_ros.bench.measure import Timing, timing
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.models import shared_folders
+from fassst_ros.processes import TRANSPORT, large_images
 from fassst_ros.types import FassstError, RuntimeUnavailable, UInt8Array
 
 #: Encodings that the camera process sends, one after the other.
@@ -141,13 +142,11 @@ def _measure(
 def _environment(folder: Path) -> dict[str, str]:
     """This process's, on this machine only, with Fast DDS set up for large images as in our launch file."""
     environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOG_DIR": str(folder)}
-    for config in shared_folders("config"):
-        profile = config / "fastdds_large_images.xml"
-        if profile.is_file():
-            for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-                environment.setdefault(name, str(profile))
-            break
-    return environment
+    profiles = [config / "fastdds_large_images.xml" for config in shared_folders("config")]
+    profile = next((file for file in profiles if file.is_file()), None)
+    if profile is None or any(os.environ.get(name) for name in TRANSPORT):
+        return environment
+    return environment | large_images(profile)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
