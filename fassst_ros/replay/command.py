@@ -1,7 +1,8 @@
 """`fassst replay`: a bag through the Segmenter of the node, without ROS, and a report about it.
 
-Exit status: 0 done; 1 a frame failed, the run ended early, or nothing was done; 2 wrong usage; 3 all was
-done, but --min-ap or --max-p99 is missed; 130 ended by Ctrl-C, with a report on the part that was done.
+Exit status: 0 done; 1 a frame failed, the bag is damaged, the run ended early, or nothing was done; 2 wrong
+usage; 3 all was done, but --min-ap or --max-p99 is missed; 130 ended by Ctrl-C, with a report on what was
+done until then.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ _SETTINGS = (RuntimeOptions, SegmentOptions, TrackOptions)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst replay`."""
-    parser.epilog = (
-        "Exit status: 0 done; 1 a frame failed or the run ended early; 3 --min-ap or --max-p99 is missed."
-    )
+    parser.epilog = "Exit status: 0 done; 1 not all could be done; 3 --min-ap or --max-p99 is missed."
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder or file of a ROS 2 or ROS 1 bag")
     parser.add_argument(
         "--topic",
@@ -115,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             segmenter.warm_up()
             job = _make_job(args, bag, topics, folder, segmenter)
-            job.accuracy, job.notes = accuracy, notes
+            job.accuracy, job.notes, job.stopped = accuracy, notes, bool(bag.damage)
             record.interrupted = _work(job, topics, console)
         finally:
             folder.release()

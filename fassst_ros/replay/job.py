@@ -50,8 +50,8 @@ class Job:
 
     accuracy: None without ground truth. frames: what became of each. notes: what a reader must know.
     changes: index in `frames` -> instances that appeared or vanished since the frame before.
-    truth_ids: index in `frames` -> id of the annotated image. stopped: whether it ended early, or a file
-    could not be finished.
+    truth_ids: index in `frames` -> id of the annotated image. left_out: why annotated frames are not compared
+    -> how many. jumps: topic -> stamps before the last one. stopped: whether frames or files are not whole.
     """
 
     bag: Bag
@@ -64,6 +64,7 @@ class Job:
     notes: list[str] = field(default_factory=list)
     changes: dict[int, int] = field(default_factory=dict)
     truth_ids: dict[int, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
     jumps: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
 
@@ -89,9 +90,22 @@ class Job:
             except FassstError as err:
                 self.stopped = True
                 self.notes.append(str(err))
-        for topic, count in (+self.jumps).items():
-            reset = "; each time, tracks start anew" if self.cameras[topic].tracker.options.track else ""
-            self.notes.append(f"{topic}: stamps jump back {count} times{reset}")
+        self._note_stamps()
+        self.notes += [
+            f"{count} annotated frames are not compared: {why}" for why, count in self.left_out.items()
+        ]
+
+    def _note_stamps(self) -> None:
+        for topic, camera in self.cameras.items():
+            if count := self.jumps[topic]:
+                reset = "; each time, tracks start anew" if camera.tracker.options.track else ""
+                self.notes.append(f"{topic}: stamps jump back {count} times{reset}")
+            stamps = Counter(f.stamp for f in self.frames if f.topic == topic and f.outcome == "segmented")
+            if again := stamps.total() - len(stamps):
+                self.notes.append(
+                    f"{topic}: {again} frames have the stamp of an earlier one; ground truth and other runs "
+                    "cannot tell them apart"
+                )
 
     @property
     def failed(self) -> bool:
@@ -156,12 +170,12 @@ class Job:
         if image_id is None:
             return False
         if image_id in self.accuracy.predictions:
-            self.notes.append(f"{topic}: a second frame with stamp {stamp_of(message)} is not compared again")
+            self.left_out["an earlier frame has the same stamp"] += 1
             return False
         try:
             self.accuracy.add(image_id, self.segmenter.segment(frame, LEAST_SCORE).instances)
         except InputError as err:
-            self.notes.append(f"{topic}, stamp {stamp_of(message)}: not compared: {err}")
+            self.left_out[str(err)] += 1
             return False
         self.truth_ids[len(self.frames) - 1] = image_id
         return True
@@ -176,7 +190,7 @@ class Job:
             picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         _caption(picture, caption)
         camera.video.write(picture)
-        if shutil.disk_usage(camera.video.path.parent).free < _FULL:  # OpenCV itself does not tell
+        if shutil.disk_usage(camera.video.path.parent).free < _FULL:  # not every encoder tells
             raise ConfigError(f"the disk of {camera.video.path.parent} is full")
 
 

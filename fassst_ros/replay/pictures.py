@@ -64,7 +64,8 @@ class Painter:
         """
         image = self.image(frame)
         size = (image.shape[0], image.shape[1])
-        found = (results or self._results).instances(frame.topic, frame.stamp) or Instances.empty(size)
+        source = results or self._results
+        found = source.instances(frame.topic, frame.stamp, frame.received) or Instances.empty(size)
         if not tracks:
             found = dataclasses.replace(found, track_ids=None)
         file = f"{FOLDER}/{name}.jpg"

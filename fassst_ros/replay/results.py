@@ -127,17 +127,23 @@ class ResultReader:
         """Camera topic and stamp of every result."""
         return self._times.keys()
 
-    def message(self, camera: str, stamp: int) -> Any:
-        """The InstanceArray of a frame, None if there is none."""
-        received = self._times.get((camera, stamp))
-        if received is None:
-            return None
-        found = (self._bag.read(m) for m in self._bag.messages([self._topics[camera]], received))
-        return next(m for m in found if stamp_of(m) == stamp)
+    def message(self, camera: str, stamp: int, received: int | None = None) -> Any:
+        """The InstanceArray of a frame, None if there is none.
 
-    def instances(self, camera: str, stamp: int) -> Instances | None:
-        """What was found in a frame, None if there is no result."""
-        message = self.message(camera, stamp)
+        received: of several with this stamp, take the one that was recorded at this time [ns].
+        """
+        if (camera, stamp) not in self._times:
+            return None
+        for time in dict.fromkeys((received, self._times[camera, stamp])):
+            stored = () if time is None else self._bag.messages([self._topics[camera]], time)
+            for message in map(self._bag.read, stored):
+                if stamp_of(message) == stamp:
+                    return message
+        return None
+
+    def instances(self, camera: str, stamp: int, received: int | None = None) -> Instances | None:
+        """What was found in a frame, None if there is no result; arguments as of `message`."""
+        message = self.message(camera, stamp, received)
         return None if message is None else decode(message)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from tiny_model import make_tiny_model, tiny_card
 from fassst_ros.bag import Bag, typestore
 from fassst_ros.cli import main
 from fassst_ros.replay.record import ReplayRecord
+from fassst_ros.replay.results import ResultReader
 
 Replay = Callable[..., tuple[int, ReplayRecord]]
 
@@ -43,7 +44,7 @@ def test_a_bag_that_was_cut_off(replay: Replay, tmp_path: Path, storage: str, sh
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
     (bag / "metadata.yaml").unlink()  # a recorder that was killed has not written it
     status, record = replay(bag)
-    assert status == 0
+    assert status == 1
     assert "the bag is damaged" in record.notes[0]
     # Chunks of an mcap file hold 1 MiB, 27 images; pages of a database 4 KiB.
     lost = 2 if kind == "sqlite3" else 28
@@ -57,7 +58,7 @@ def test_a_message_compressed_bag_that_was_cut_off(replay: Replay, tmp_path: Pat
     file = bag / "bag.mcap"
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * 0.8)])
     status, record = replay(bag)
-    assert status == 0
+    assert status == 1
     assert len(record.frames) >= 20
 
 
@@ -138,8 +139,24 @@ def test_stamps_that_jump_back(replay: Replay, tmp_path: Path) -> None:
     shots = [Shot(TOPIC, START + stamp * STEP, START + k * STEP, picture()) for k, stamp in enumerate(times)]
     status, record = replay(write_bag(tmp_path / "bag", shots), "--track", video=True)
     assert status == 0
-    assert record.notes == [f"{TOPIC}: stamps jump back 1 times; each time, tracks start anew"]
+    assert record.notes[0] == f"{TOPIC}: stamps jump back 1 times; each time, tracks start anew"
+    assert record.notes[1].startswith(f"{TOPIC}: 3 frames have the stamp of an earlier one")
     assert [frame.tracks for frame in record.frames] == [(1, 2)] * 3 + [(3, 4)] * 3
+
+
+def test_frames_without_stamps(replay: Replay, tmp_path: Path) -> None:
+    """Of drivers that leave the stamp at 0: each frame still has its own result."""
+    shots = [Shot(TOPIC, 0, START + k * STEP, picture(red)) for k, red in enumerate((255, 100, 255))]
+    status, record = replay(write_bag(tmp_path / "bag", shots))
+    assert status == 0
+    assert "2 frames have the stamp of an earlier one" in record.notes[0]
+    with ResultReader(tmp_path / "out/results", {TOPIC: "/segment_node/instances"}) as results:
+        found = [results.instances(TOPIC, 0, frame.received) for frame in record.frames]
+        assert [len(one) for one in found if one is not None] == [2, 1, 2]
+        last = results.instances(TOPIC, 0)
+        assert last is not None
+        assert len(last) == 2
+        assert results.instances(TOPIC, 1) is None
 
 
 def test_messages_out_of_order_are_replayed_as_they_were_received(replay: Replay, tmp_path: Path) -> None:
