@@ -29,10 +29,21 @@ FORBIDDEN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "runtimes": (("torch", "fassst_ros.networks"), ("runtimes/torch_runtime.py",)),
     "networks": (("cv2", "fassst_ros.runtimes", "fassst_ros.pipeline", "onnxruntime", "openvino"), ()),
     "evaluation": (("torch", "fassst_ros.networks"), ()),
+    "replay": (("torch", "fassst_ros.networks", "fassst_ros.training"), ()),
 }
 #: Slow to import or not installed everywhere: inside functions only, in these parts.
 HEAVY = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "onnx", "rosbags", "rich", "scipy")
-LIGHT = ("cli.py", "runtimes", "models.py", "pipeline.py", "predict.py", "bench", "export.py")
+LIGHT = (
+    "cli.py",
+    "runtimes",
+    "models.py",
+    "pipeline.py",
+    "predict.py",
+    "bench",
+    "bag.py",
+    "replay",
+    "export.py",
+)
 
 
 def parts(name: str) -> list[Path]:
@@ -96,7 +107,7 @@ def test_relative_imports_are_not_used() -> None:
         assert not any(levels), f"{path}: relative imports would pass the other tests unseen"
 
 
-@pytest.mark.parametrize("name", ["", ".pipeline", ".runtimes", ".cli"])
+@pytest.mark.parametrize("name", ["", ".pipeline", ".runtimes", ".cli", ".replay.command"])
 def test_importing_is_cheap(name: str) -> None:
     module = f"fassst_ros{name}"
     heavy = ("torch", "onnxruntime", "openvino", "tensorrt", "rclpy", "onnx", "scipy")
