@@ -16,7 +16,7 @@ th, td { padding: .2rem .7rem; border: 1px solid #d0d7de }
 th { background: #f6f8fa; text-align: left }
 td { text-align: right; font-variant-numeric: tabular-nums }
 td:first-child { text-align: left }
-table.facts td { text-align: left; overflow-wrap: anywhere }
+table.facts td, #failed td { text-align: left; overflow-wrap: anywhere }
 img { max-width: 100% }
 p.note, figcaption { color: #59636e }
 div.pair { display: flex; gap: .6rem }

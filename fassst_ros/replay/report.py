@@ -136,7 +136,7 @@ def _latency(record: ReplayRecord) -> list[str]:
         meaning = "Latency: from publishing the frame to the arrival of its result in another process."
     elif record.rate:
         meaning = (
-            f"Latency: from the arrival of the frame, at {record.rate}, until it is segmented: simulated."
+            f"Latency: from the arrival of a frame, coming {record.rate}, to its result: simulated."
         )
     else:
         meaning = "Latency: the sum of the stages. Every frame was waited for."

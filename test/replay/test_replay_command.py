@@ -159,6 +159,7 @@ def test_a_rate_is_simulated(replay: Replay, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", drive(4))
     _, record = replay(bag, "--rate", "1000")
     assert record.rate == "at 1000 Hz"
+    assert "coming at 1000 Hz" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
     for frame in record.frames:  # which are dropped depends on the machine
         assert (frame.latency_ms is None) == (frame.outcome == "dropped")
         assert frame.classes == {"car": 1, "person": 1}
