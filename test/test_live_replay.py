@@ -120,7 +120,7 @@ def test_the_whole_replay(bag: Path, model: Path, tmp_path: Path) -> None:
     assert [frame["index"] for frame in record["frames"] if frame["outcome"] == "failed"] == [DAMAGED]
 
     fixed, *others = record["rates"]
-    assert (fixed["kind"], fixed["rate"], fixed["published"]) == ("fixed", 20.0, 20)
+    assert (fixed["kind"], fixed["rate"], fixed["published"]) == ("fixed", 20.0, 25)
     assert {rate["kind"] for rate in others} <= {"search", "confirm"}
     if record["highest"]["rate"]:  # a busy machine may sustain none
         assert (others[-1]["kind"], others[-1]["rate"]) == ("confirm", record["highest"]["rate"])
@@ -146,7 +146,7 @@ def test_several_cameras_at_fixed_rates_only(bag: Path, model: Path, tmp_path: P
     record = json.loads((out / "replay.json").read_text())
     assert record["frames"] == []
     (rate,) = record["rates"]
-    assert (rate["cameras"], rate["published"]) == (2, 40)
+    assert (rate["cameras"], rate["published"]) == (2, 50)
     assert rate["segmented"] == rate["counters"]["segmented"]
     assert not (out / "results").exists()
 

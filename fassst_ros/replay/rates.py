@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 MISSING = 0.05
 #: Share of the asked rate that the player must reach for the pass to count.
 HELD = 0.98
-#: Frames of a camera in one pass at least, so that one missing frame is not above MISSING by itself.
-LEAST_FRAMES = 20
+#: Frames of a camera in one pass at least: one of them may be missing.
+LEAST_FRAMES = 25
 #: The search ends when the bounds are so close to each other, relative to the rate.
 TOLERANCE = 0.05
 #: How much slower what was found is tried again, if it is not sustained a second time.

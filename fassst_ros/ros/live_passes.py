@@ -91,11 +91,11 @@ class RecordedPass:
 
     def write(self) -> None:
         """Put the results of known frames into the bag: recorded stamp, and the time of the recording."""
-        unknown = []
-        for raw, arrival in self._waiting:
+        waiting, self._waiting = self._waiting, []  # nothing twice, should writing fail
+        for raw, arrival in waiting:
             sent = self.sent.get(raw_stamp(raw))
             if sent is None:
-                unknown.append((raw, arrival))
+                self._waiting.append((raw, arrival))
                 continue
             self.latency_ms[sent.stamp] = (arrival - sent.stamp) / 1e6
             message = deserialize_message(raw, InstanceArray)
@@ -104,7 +104,6 @@ class RecordedPass:
             self.bag.write_raw(
                 self.topic, sent.received + arrival - sent.stamp, with_stamp(raw, sent.recorded)
             )
-        self._waiting = unknown
 
 
 class Passes:

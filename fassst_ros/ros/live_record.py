@@ -120,9 +120,9 @@ def pass_notes(found: RecordedPass) -> list[str]:
             f"the player published {len(late)} of {len(found.sent)} frames late, by up to "
             f"{max(late) * 1e3:.0f} ms: the machine was busy, or frames take longer to decode than to come"
         )
-    if found.latency_ms and not found.stages_ms:
+    if found.counters and found.latency_ms and not found.stages_ms:
         notes.append("times of the stages are missing: not all of the node's reports arrived")
-    if set(found.counters) and found.counters.get("segmented") != len(found.latency_ms):
+    if found.counters and found.counters.get("segmented") != len(found.latency_ms):
         notes.append(
             f"the node counted {found.counters.get('segmented')} segmented frames, {len(found.latency_ms)} "
             "results arrived"
