@@ -70,9 +70,10 @@ def image(source: str, text: str) -> str:
     return f'<img src="{escape(source)}" alt="{escape(text)}" loading="lazy">'
 
 
-def video(source: str) -> str:
-    """A video file, with the browser's controls."""
-    return f'<video src="{escape(source)}" controls muted loop preload="metadata"></video>'
+def video(source: str, poster: str = "") -> str:
+    """A video file, with the browser's controls; poster: picture that is shown before it plays."""
+    shown = f' poster="{escape(poster)}"' if poster else ""
+    return f'<video src="{escape(source)}"{shown} controls muted loop preload="metadata"></video>'
 
 
 def tiles(numbers: Iterable[tuple[str, str]]) -> str:

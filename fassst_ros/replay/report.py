@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from fassst_ros.evaluation import markup
@@ -40,7 +41,7 @@ def write_report(record: ReplayRecord, folder: Path) -> Path:
     parts = [markup.heading(1, record.title), _tiles(record)]
     parts += [markup.warning(note) for note in record.notes]
     parts += [markup.facts(record.facts.items())]
-    parts += _videos(record)
+    parts += _videos(record, folder)
     parts += _accuracy(record)
     parts += _comparison(record)
     parts += _latency(record)
@@ -93,15 +94,27 @@ def _tiles(record: ReplayRecord) -> str:
     return markup.tiles(cells)
 
 
-def _videos(record: ReplayRecord) -> list[str]:
+def _videos(record: ReplayRecord, folder: Path) -> list[str]:
     parts = []
     for camera in record.cameras:
         if camera.video:
-            parts += [markup.heading(3, camera.topic), markup.video(camera.video)]
+            first = _first_picture(folder / camera.video)
+            parts += [markup.heading(3, camera.topic), markup.video(camera.video, first)]
     if not parts:
         return []
     note = "Video files lie beside this page; pass them on together."
     return [markup.heading(2, "What was found"), *parts, markup.paragraph(note)]
+
+
+def _first_picture(video: Path) -> str:
+    """The first picture of a video as the source of an image, "" if there is none."""
+    capture = cv2.VideoCapture(str(video))
+    good, picture = capture.read()
+    capture.release()
+    if not good:
+        return ""
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
 def _accuracy(record: ReplayRecord) -> list[str]:
@@ -135,9 +148,7 @@ def _latency(record: ReplayRecord) -> list[str]:
     if record.kind == "live":
         meaning = "Latency: from publishing the frame to the arrival of its result in another process."
     elif record.rate:
-        meaning = (
-            f"Latency: from the arrival of a frame, coming {record.rate}, to its result: simulated."
-        )
+        meaning = f"Latency: from the arrival of a frame, coming {record.rate}, to its result: simulated."
     else:
         meaning = "Latency: the sum of the stages. Every frame was waited for."
     if record.kind == "offline":

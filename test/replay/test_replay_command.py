@@ -108,6 +108,25 @@ def test_every_kind_of_bag(replay: Replay, tmp_path: Path, kind: str) -> None:
     assert [frame.stamp for frame in record.frames] == [shot.stamp for shot in shots]
 
 
+def test_parts_of_a_bag_in_the_order_of_their_numbers(replay: Replay, tmp_path: Path) -> None:
+    """As a recorder splits a long drive; one that was killed leaves no metadata.yaml."""
+    shots = drive(4)
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    for number, part in ((2, shots[:2]), (10, shots[2:])):
+        made = write_bag(tmp_path / f"part_{number}", part, "mcap")
+        (made / f"part_{number}.mcap").rename(folder / f"drive_{number}.mcap")
+    status, record = replay(folder)
+    assert status == 0
+    assert [frame.stamp for frame in record.frames] == [shot.stamp for shot in shots]
+    # The last part was cut off: what is in the others is not lost.
+    last = folder / "drive_10.mcap"
+    last.write_bytes(last.read_bytes()[:60])
+    status, record = replay(folder, out="cut")
+    assert status == 1
+    assert [frame.stamp for frame in record.frames] == [shot.stamp for shot in shots[:2]]
+
+
 def test_several_cameras_in_the_order_of_the_recording(replay: Replay, tmp_path: Path) -> None:
     left, right = drive(3, "/left/image"), drive(3, "/right/image", offset=STEP // 2)
     encoded = Shot("/rear/image/compressed", START + 1, START + 9, jpeg(picture()), "jpeg")
