@@ -7,16 +7,14 @@ bags; of files that were cut off, what is in them (fassst_ros/bag_rescue.py).
 from __future__ import annotations
 
 import os
-import re
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fassst_ros import bag_rescue
+from fassst_ros.bag_open import Unreadable, advice, bag_files, open_reader, read_errors, storage_files, words
 from fassst_ros.types import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 #: The message types that hold camera images.
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-#: Files that a bag consists of.
-_SUFFIXES = (".db3", ".mcap", ".bag")
 
 
 def message_definitions() -> dict[str, str]:
@@ -49,8 +45,14 @@ def message_definitions() -> dict[str, str]:
 
 
 def typestore() -> Typestore:
-    """The message types of ROS 2 Humble and our own, for reading and writing bags with rosbags."""
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    """The message types of ROS 2 Humble and our own, for reading and writing bags with rosbags.
+
+    Raises ConfigError where rosbags is not installed, or our definitions are not there.
+    """
+    try:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    except ImportError as err:
+        raise ConfigError(f"bags need rosbags ({err}): pip install 'fassst_ros[replay]'") from err
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     own: dict[str, Any] = {}
@@ -93,13 +95,13 @@ class Bag:
         self.damage = ""
         self._reader: AnyReader | None = None
         self._rescued: bag_rescue.Rescued | None = None
-        files = _bag_files(path)
+        files = bag_files(path)
         try:
-            self._reader = _open(files)
-        except _Unreadable as err:
-            self._rescued = bag_rescue.rescue(_storage_files(path), typestore())
+            self._reader = open_reader(files, typestore())
+        except Unreadable as err:
+            self._rescued = bag_rescue.rescue(storage_files(path), typestore())
             if self._rescued is None:
-                raise InputError(f"{path} is no readable ROS bag ({err}). {_advice(path)}") from err
+                raise InputError(f"{path} is no readable ROS bag ({err}). {advice(path)}") from err
             self.damage = f"the bag is damaged ({err}); read what is in it"
         self.topics = self._find_topics()
         self.duration = self._rescued.duration if self._rescued else self._reader_duration()
@@ -130,7 +132,7 @@ class Bag:
                 topic, msgtype, time, raw = next(messages)
             except StopIteration:
                 break
-            except _read_errors() as err:
+            except read_errors() as err:
                 where = ", ".join(f"{n} on {t}" for t, n in counts.items()) or "none"
                 raise InputError(f"{self.path} is damaged: {err}. Messages before that: {where}") from err
             yield BagMessage(topic, msgtype, -1 if received is not None else counts[topic], time, raw)
@@ -161,7 +163,7 @@ class Bag:
             return self._reader.deserialize(message.raw, message.msgtype)
         except Exception as err:  # rosbags raises what struct and numpy raise
             what = f"message {message.index} on {message.topic}"
-            raise InputError(f"{self.path}: {what} is damaged: {_words(err)}") from err
+            raise InputError(f"{self.path}: {what} is damaged: {words(err)}") from err
 
     def close(self) -> None:
         """Close the files."""
@@ -224,84 +226,6 @@ def stamp_of(message: Any) -> int:
     """header.stamp in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
-
-
-class _Unreadable(Exception):
-    """A bag that rosbags cannot open; the text says why."""
-
-
-def _bag_files(path: Path) -> list[Path]:
-    """What rosbags is to open: a folder with metadata.yaml, a file, or the files of a folder without it.
-
-    Raises InputError if there is nothing of that kind.
-    """
-    if not path.exists():
-        raise InputError(
-            f"bag {path} does not exist. Give the folder that holds its metadata.yaml, or a file"
-        )
-    if path.is_file() or (path / "metadata.yaml").exists():
-        return [path]
-    files = _storage_files(path)
-    if not files:
-        raise InputError(
-            f"{path} is no readable ROS bag: the folder holds neither metadata.yaml nor a "
-            f"{', '.join(_SUFFIXES)} file"
-        )
-    if len({f.suffix for f in files}) > 1:
-        raise InputError(f"{path} holds bags of several kinds and no metadata.yaml. Give one file of them")
-    return files
-
-
-def _storage_files(path: Path) -> list[Path]:
-    """The files with messages, in the order of their numbers: bag_2.mcap before bag_10.mcap."""
-    if path.is_file():
-        return [path]
-
-    def number(file: Path) -> list[int | str]:
-        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]
-
-    return sorted((f for f in path.iterdir() if f.suffix in _SUFFIXES), key=number)
-
-
-def _open(files: list[Path]) -> AnyReader:
-    """An open reader. Raises _Unreadable, with nothing left open."""
-    try:
-        from rosbags.highlevel import AnyReader
-    except ImportError as err:
-        raise ConfigError(f"reading bags needs rosbags ({err}): pip install 'fassst_ros[replay]'") from err
-    try:
-        reader = AnyReader(files, default_typestore=typestore())
-        reader.open()
-    except _read_errors() as err:
-        raise _Unreadable(_words(err)) from err
-    return reader
-
-
-def _read_errors() -> tuple[type[Exception], ...]:
-    """What rosbags lets through for files that are damaged."""
-    import zlib
-
-    from rosbags.highlevel import AnyReaderError
-    from rosbags.rosbag1 import ReaderError as Reader1Error
-    from rosbags.rosbag2 import ReaderError as Reader2Error
-
-    errors: list[type[Exception]] = [AnyReaderError, Reader1Error, Reader2Error, sqlite3.Error, zlib.error]
-    errors += [OSError, ValueError, KeyError, AssertionError, EOFError, IndexError]
-    with suppress(ImportError):
-        import apsw
-
-        errors.append(apsw.Error)
-    return tuple(errors)
-
-
-def _words(err: Exception) -> str:
-    return str(err) or type(err).__name__
-
-
-def _advice(path: Path) -> str:
-    if path.suffix == ".bag":
-        return "Check it with `rosbag info`; `rosbag reindex` repairs one that was not closed"
-    return "Check it with `ros2 bag info`; `ros2 bag reindex` repairs a missing metadata.yaml"
 
 
 def _choose(bag: Bag, topic: str) -> BagTopic:

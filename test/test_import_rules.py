@@ -41,6 +41,8 @@ LIGHT = (
     "predict.py",
     "bench",
     "bag.py",
+    "bag_open.py",
+    "bag_rescue.py",
     "replay",
     "export.py",
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fassst_ros.evaluation import markup
 from fassst_ros.evaluation.report import accuracy_parts, error_parts, percent
-from fassst_ros.replay import figures
+from fassst_ros.replay import figures, inline
 from fassst_ros.replay.drops import RATES, simulate
 from fassst_ros.replay.rates import rate_columns
 from fassst_ros.replay.record import OUTCOMES, FrameRecord, ReplayRecord, Worst
@@ -63,14 +61,6 @@ def write_report(record: ReplayRecord, folder: Path) -> Path:
     return page
 
 
-def _inline(data: bytes, kind: str, text: str) -> str:
-    return markup.image(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", text)
-
-
-def _figure(svg: bytes, text: str) -> str:
-    return _inline(svg, "svg+xml", text)
-
-
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
@@ -98,23 +88,12 @@ def _videos(record: ReplayRecord, folder: Path) -> list[str]:
     parts = []
     for camera in record.cameras:
         if camera.video:
-            first = _first_picture(folder / camera.video)
+            first = inline.first_picture(folder / camera.video)
             parts += [markup.heading(3, camera.topic), markup.video(camera.video, first)]
     if not parts:
         return []
     note = "Video files lie beside this page; pass them on together."
     return [markup.heading(2, "What was found"), *parts, markup.paragraph(note)]
-
-
-def _first_picture(video: Path) -> str:
-    """The first picture of a video as the source of an image, "" if there is none."""
-    capture = cv2.VideoCapture(str(video))
-    good, picture = capture.read()
-    capture.release()
-    if not good:
-        return ""
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
 def _accuracy(record: ReplayRecord) -> list[str]:
@@ -130,7 +109,7 @@ def _accuracy(record: ReplayRecord) -> list[str]:
     parts.insert(1, markup.paragraph(note))
     if any(f.quality is not None for f in record.frames):
         parts.append(markup.heading(3, "Over time"))
-        parts.append(_figure(figures.quality(record.frames), "curve: image PQ of each annotated frame"))
+        parts.append(inline.figure(figures.quality(record.frames), "curve: image PQ of each annotated frame"))
         parts.append(
             markup.paragraph(
                 "Image PQ: the sum of the mask IoUs of found objects / (found + half of the false alarms + "
@@ -156,7 +135,7 @@ def _latency(record: ReplayRecord) -> list[str]:
     return [
         markup.heading(2, "Latency"),
         markup.table(("ms a frame", *_PERCENTILES), cells, "latency"),
-        _figure(figures.latency(record.frames), "areas: time of each stage; line: latency; over time"),
+        inline.figure(figures.latency(record.frames), "areas: time of each stage; line: latency; over time"),
         markup.paragraph(meaning),
     ]
 
@@ -168,7 +147,7 @@ def _rates(record: ReplayRecord) -> list[str]:
     parts = [
         markup.heading(2, "Fixed rates"),
         markup.table(list(rows[0]), [list(row.values()) for row in rows], "rates"),
-        _figure(figures.rates(record.rates), "marks: latency and missing frames over the rate"),
+        inline.figure(figures.rates(record.rates), "marks: latency and missing frames over the rate"),
         markup.paragraph(
             "The protocol of ros2_benchmark: frames from memory are published at a rate; missing are those "
             "without a result, in milliseconds the latency of the others. search: passes of the search for "
@@ -198,7 +177,7 @@ def _drops(record: ReplayRecord) -> list[str]:
     return [
         markup.heading(2, "Frames dropped at a rate"),
         markup.table((f"rate{several}", "dropped", "latency p50 [ms]", "p99 [ms]"), rows, "drops"),
-        _figure(figures.drop_curve(shares), "bars: share of dropped frames at each rate"),
+        inline.figure(figures.drop_curve(shares), "bars: share of dropped frames at each rate"),
         markup.paragraph(
             "Simulated with the measured times, as the node works: the newest frame waits, an older one that "
             "still waits is dropped."
@@ -220,7 +199,10 @@ def _instances(record: ReplayRecord) -> list[str]:
     parts = [markup.heading(2, "Instances"), markup.table(header, rows, "instances")]
     grey = {row[0]: (107, 114, 128) for row in rows}
     colors = {**record.colors, **{name: grey[name] for name in grey if name not in record.colors}}
-    return [*parts, _figure(figures.instances(record.frames, colors), "curves: instances of each class")]
+    return [
+        *parts,
+        inline.figure(figures.instances(record.frames, colors), "curves: instances of each class"),
+    ]
 
 
 def _tracks(record: ReplayRecord) -> list[str]:
@@ -232,7 +214,7 @@ def _tracks(record: ReplayRecord) -> list[str]:
     return [
         markup.heading(2, "Tracks"),
         markup.table(header, rows, "tracks"),
-        _figure(figures.tracks(record.frames), "a line a track: from first to last sight"),
+        inline.figure(figures.tracks(record.frames), "a line a track: from first to last sight"),
     ]
 
 
@@ -293,8 +275,7 @@ def _worst(worst: Worst, folder: Path) -> list[str]:
         for picture in row.pictures:
             file = folder / picture.file
             if file.is_file():
-                data = base64.b64encode(file.read_bytes()).decode()
-                pictures.append((f"data:image/jpeg;base64,{data}", picture.caption))
+                pictures.append((inline.source(file.read_bytes(), "jpeg"), picture.caption))
         if pictures:
             parts += [markup.heading(3, row.title), markup.pair(*pictures), markup.bullets(row.notes)]
     return parts
