@@ -81,12 +81,13 @@ def make_processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def on_exit(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The first process to end takes the others with it; its failure is that of the launch."""
-    if context.is_shutdown:
+    """End all when the measuring process has ended; its failure, or the node's end, is that of the launch."""
+    name = event.process_name.rpartition("-")[0]  # launch adds a number
+    if context.is_shutdown or name not in (MEASURE, NODE):  # a viewer may be closed
         return []
-    if event.returncode or not event.process_name.startswith(MEASURE):
-        raise RuntimeError(f"{event.process_name} ended with status {event.returncode}")
-    return [EmitEvent(event=Shutdown(reason="the replay is done"))]
+    if name == MEASURE and event.returncode == 0:
+        return [EmitEvent(event=Shutdown(reason="the replay is done"))]
+    raise RuntimeError(f"{event.process_name} ended with status {event.returncode}")
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,18 @@ def test_ctrl_c_ends_it_and_keeps_what_was_measured(model: Path, tmp_path: Path)
     record = json.loads((tmp_path / "out/replay.json").read_text())
     assert record["interrupted"]
     assert len(record["frames"]) == COUNT
+
+
+def test_the_end_of_the_node_ends_it(model: Path, tmp_path: Path) -> None:
+    bag = make_bag(tmp_path / "drive", "/front/compressed")
+    process = launch(tmp_path, model, f"bag:={bag}")
+    assert process.stdout is not None
+    started = next(line for line in process.stdout if "[segment_node-1]: process started" in line)
+    assert any("playing the bag" in line for line in process.stdout)
+    os.kill(int(re.findall(r"\d+", started)[-1]), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "segment_node-1 ended with status -9" in output, output
 
 
 @pytest.mark.parametrize(
