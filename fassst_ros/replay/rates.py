@@ -84,7 +84,7 @@ class HighestRate:
 
     def __str__(self) -> str:
         if self.rate is None:
-            return "none: no rate was sustained twice"
+            return "none was sustained"
         at_least = "" if self.limit == "node" else "at least "
         reasons = {
             "player": " (the player cannot publish faster)",
