@@ -91,11 +91,12 @@ def _truth_notes(job: Job, interrupted: bool) -> list[str]:
     assert job.accuracy is not None
     truth, met = job.accuracy.truth, job.accuracy.predictions
     notes = []
-    if not met and job.frames:
-        stamps = [stamp for _, stamp in truth.ids]
+    stamps = [f.stamp for f in job.frames if f.outcome == "segmented"]
+    if not met and stamps and not job.left_out:
+        first = min(stamp for _, stamp in truth.ids)
         notes.append(
-            f"no frame has ground truth: the stamps of {truth.name} begin with {min(stamps)}, those of the "
-            f"bag with {min(f.stamp for f in job.frames)}"
+            f"no frame has ground truth: the stamps of {truth.name} begin with {first}, those of the bag "
+            f"with {min(stamps)}"
         )
     elif len(met) < len(truth.ids) and not (job.limit or job.stopped or interrupted):
         notes.append(f"{len(truth.ids) - len(met)} of {len(truth.ids)} annotated frames are not in the bag")

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ground-truth",
         default="",
         metavar="FILE",
-        help="COCO file with stamps, or InstanceArray topic of the bag (BAG/ground_truth.json)",
+        help="COCO file with stamps, InstanceArray topic of the bag, or none (BAG/ground_truth.json)",
     )
     parser.add_argument(
         "--against", type=Path, metavar="RUN", help="folder or JSON file of another run to compare with"

@@ -50,12 +50,14 @@ class Truth:
 
 
 def find_truth(bag: Bag, given: str, topics: Sequence[str]) -> Truth | None:
-    """The ground truth of a bag: what is given (a file, or a topic of the bag), else what lies beside it.
+    """The ground truth of a bag: what is given (a file, a topic, or "none"), else what lies beside it.
 
     topics: the cameras. Beside means ground_truth.json in the bag's folder, NAME.ground_truth.json beside a
     single file, or a topic with ground_truth in its name. Raises InputError if what is given, or what is
     found, cannot be used.
     """
+    if given == "none":
+        return None
     if given:
         if given in bag.topics:
             return _of_topic(bag, given)

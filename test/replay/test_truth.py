@@ -140,6 +140,8 @@ def test_truth_without_a_frame_is_told(replay: Replay, tmp_path: Path) -> None:
     assert record.accuracy is None
     assert "no frame has ground truth: the stamps of" in record.notes[0]
     assert f"begin with 5, those of the bag with {START}" in record.notes[0]
+    status, record = replay(bag, "--ground-truth", "none")
+    assert (status, record.notes) == (0, [])
     write(bag / "ground_truth.json", coco([START, 6]))
     status, record = replay(bag)
     assert status == 0
