@@ -29,6 +29,22 @@ def fixed_pool(size: int, cells: int) -> tuple[int, int]:
     return size - (cells - 1) * stride, stride
 
 
+def replace_silu(module: nn.Module) -> int:
+    """Put x * relu6(x + 3) / 6 in the place of every x * sigmoid(x); returns how many there were.
+
+    Howard et al. 2019 (MobileNetV3), section 5.2.
+    """
+    found = [
+        (parent, name)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.SiLU)
+    ]
+    for parent, name in found:
+        setattr(parent, name, nn.Hardswish(inplace=True))
+    return len(found)
+
+
 def cell_centres(rows: int, columns: int) -> Tensor:
     """(rows * columns, 2) x, y of a grid's cell centres in [0, 1], row-major."""
     y = (torch.arange(rows) + 0.5) / rows

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fassst_ros.networks.backbones import BACKBONES
 from fassst_ros.networks.base import Backbone, Features, RawOutputs, SegmentationNetwork, Target
-from fassst_ros.networks.blocks import ConvNorm, matrix_nms, pad_boxes, roi_crop
+from fassst_ros.networks.blocks import ConvNorm, matrix_nms, pad_boxes, replace_silu, roi_crop
 from fassst_ros.networks.fassst_iam import Dense, GridSlots, PeakSlots
 from fassst_ros.networks.fassst_levels import LevelSlots
 from fassst_ros.networks.fassst_loss import LOSS_WEIGHTS, fassst_loss
@@ -88,6 +88,7 @@ class FASSST(SegmentationNetwork):
     peaks of the stride-16 map) | hungarian_dense | hungarian | cell (slots are cells of a grid).
     attention: of GridSlots. nms: matrix | none. peaks: raw (of E) | levels (of the pyramid).
     scales: 2 shows the body the image at half size, too, so that it sees large objects whole.
+    activation: silu | hardswish, its cheaper likeness, where the layers have SiLU (cspdarknet_nano, levels).
     loss_weights: those that differ from LOSS_WEIGHTS.
     """
 
@@ -110,6 +111,7 @@ class FASSST(SegmentationNetwork):
         nms: str = "matrix",
         peaks: str = "raw",
         scales: int = 1,
+        activation: str = "silu",
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -125,6 +127,7 @@ class FASSST(SegmentationNetwork):
             ("matching", matching, MATCHINGS),
             ("nms", nms, ("matrix", "none")),
             ("peaks", peaks, ("raw", "levels")),
+            ("activation", activation, ("silu", "hardswish")),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
@@ -155,6 +158,8 @@ class FASSST(SegmentationNetwork):
             dense = matching == "hungarian_dense"
             self.iam = GridSlots(*e, self.input_size, grid, num_classes, attention, dense)
         self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion, scales)
+        if activation == "hardswish" and not replace_silu(self):
+            raise ValueError(f"activation hardswish: {backbone} with peaks {peaks} has no SiLU to replace")
         scale = torch.tensor([columns, height] * 2, dtype=torch.float32)
         self.register_buffer("scale", scale, persistent=False)
         # The mean of 2 x 2 pixels; OpenVINO's pooling of three channels takes 4 ms more.

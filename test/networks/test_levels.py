@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scenes import scene
+from torch import nn
 from torch.nn import functional
 
 from fassst_ros.labels import CLASS_LISTS, STREET
@@ -49,6 +50,21 @@ def test_probability_is_class_times_objectness() -> None:
     product = torch.cat([(c.sigmoid() * o.sigmoid()).flatten(2) for c, _, o in stated], 2).transpose(1, 2)
     torch.testing.assert_close(dense.logits.sigmoid(), product)
     assert dense.boxes.shape == (1, 16 * 16 + 8 * 8 + 4 * 4, 4)
+
+
+def test_hardswish_takes_the_weights_of_silu() -> None:
+    torch.manual_seed(0)
+    config = {"num_classes": 7, "backbone": "cspdarknet_nano", "input_size": (128, 128), "peaks": "levels"}
+    network = build_network("fassst", **config, activation="hardswish").eval()
+    smooth = make().eval()
+    smooth.load_state_dict(network.state_dict())
+    kinds = [type(module) for module in network.modules()]
+    assert nn.SiLU not in kinds
+    assert kinds.count(nn.Hardswish) == [type(m) for m in smooth.modules()].count(nn.SiLU)
+    image = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        near, exact = network.features(image).levels[0], smooth.features(image).levels[0]
+    assert 0 < (near - exact).abs().mean() < 0.5 * exact.abs().mean()
 
 
 def test_joint_logit_is_exact_far_out() -> None:
