@@ -19,6 +19,8 @@ from fassst_ros.evaluation.tracking_metrics import MATCHED, FrameMatch
 from fassst_ros.tracking_assignment import assign
 from fassst_ros.types import InputError, Instances
 
+_ID = (int, str)  # of videos and tracks
+
 
 @dataclass(frozen=True, slots=True)
 class Video:
@@ -35,12 +37,14 @@ def read_videos(content: Mapping[str, Any], every: int = 1) -> list[Video]:
     Times are the images' `stamp` [s], or frame_index by the video's `fps`. every: of n frames take one.
     Raises InputError, naming the image, if something of that is missing.
     """
-    rates = {v.get("id"): v.get("fps") for v in content.get("videos", ()) if isinstance(v, Mapping)}
-    names = {v.get("id"): v.get("name") for v in content.get("videos", ()) if isinstance(v, Mapping)}
+    listed = content.get("videos")
+    listed = [v for v in listed if isinstance(v, Mapping)] if isinstance(listed, list) else []
+    rates = {v["id"]: v.get("fps") for v in listed if isinstance(v.get("id"), _ID)}
+    names = {v["id"]: v.get("name") for v in listed if isinstance(v.get("id"), _ID)}
     frames: dict[Any, list[tuple[int, float, int]]] = defaultdict(list)
     for entry in content["images"]:
         video, index = entry.get("video_id"), entry.get("frame_index")
-        if video is None or not isinstance(index, int):
+        if not isinstance(video, _ID) or not isinstance(index, int):
             raise InputError(
                 f"image {entry.get('file_name')!r} has no video_id or no whole frame_index; expected "
                 "videos in COCO's format as `fassst compose-tracks` writes them"
@@ -51,7 +55,10 @@ def read_videos(content: Mapping[str, Any], every: int = 1) -> list[Video]:
         found.sort()
         stamps = tuple(stamp for _, stamp, _ in found[::every])
         if any(b <= a for a, b in itertools.pairwise(stamps)):
-            raise InputError(f"video {video!r}: the stamps of its images do not rise with their frame_index")
+            raise InputError(
+                f"video {video!r}: the stamps of its images do not rise with their frame_index; expected "
+                "each frame_index once, and later stamps for higher ones"
+            )
         videos.append(Video(str(names.get(video) or video), tuple(i for *_, i in found[::every]), stamps))
     return videos
 
@@ -101,9 +108,12 @@ class VideoTruth:
             if item["iscrowd"]:
                 self._crowds[image].append(made)
                 continue
-            if item["track_id"] is None:
+            if not isinstance(item["track_id"], _ID):
                 name = truth.images[image].get("file_name", image)
-                raise InputError(f"an annotation of image {name!r} has no track_id; expected one in each")
+                raise InputError(
+                    f"an annotation of image {name!r} has track_id {item['track_id']!r}; expected in each a "
+                    "number or name, the same for an object in all frames of its video"
+                )
             key = (video_of[image], item["track_id"])
             self._objects[image].append({**made, "number": numbers.setdefault(key, len(numbers))})
 

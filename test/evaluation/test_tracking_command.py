@@ -122,7 +122,12 @@ def test_a_broken_frame_is_left_out(tmp_path: Path) -> None:
             "image '2.png' has no video_id or no whole frame_index",
         ),
         (lambda c: c.pop("videos"), "nobody tells when it was taken"),
-        (lambda c: c["annotations"][2].pop("track_id"), "image '3.png' has no track_id"),
+        (lambda c: c["images"][1].update(video_id=[1]), "image '2.png' has no video_id"),
+        (lambda c: c.update(videos=None), "nobody tells when it was taken"),
+        (lambda c: c["videos"][0].update(id=[1]), "nobody tells when it was taken"),
+        (lambda c: c["annotations"][2].pop("track_id"), "image '3.png' has track_id None"),
+        (lambda c: c["annotations"][2].update(track_id=[1]), "image '3.png' has track_id [1]"),
+        (lambda c: c["images"][1].update(frame_index=0), "expected each frame_index once"),
         (lambda c: c["images"][1].update(stamp=0.0), "video 1: the stamps of its images do not rise"),
         (lambda c: c["images"][1].update(stamp="noon"), "nobody tells when it was taken"),
     ],
@@ -190,5 +195,5 @@ def test_what_is_compared() -> None:
 
 def test_an_object_to_ignore_needs_no_id() -> None:
     truth_of(car(1, 5), car(1, None, iscrowd=1))
-    with pytest.raises(InputError, match="no track_id; expected one in each"):
+    with pytest.raises(InputError, match="track_id None; expected in each"):
         truth_of(car(1, None))
