@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage
@@ -27,7 +28,7 @@ from fassst_ros.msg import InstanceArray, LabelInfo
 from fassst_ros.ros import qos
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.ros.view_server import Board, PageServer, Pictures
-from fassst_ros.types import FassstError
+from fassst_ros.types import ConfigError, FassstError
 
 #: Time between two updates of the state, in seconds.
 PERIOD = 0.25
@@ -90,6 +91,7 @@ class View:
     """Follows one segmentation node by its topics and keeps `board` up to date.
 
     target: full name of the node; "": the first one that is heard.
+    Raises ConfigError if ROS allows no such name.
     """
 
     def __init__(self, node: Node, target: str, board: Board) -> None:
@@ -102,7 +104,13 @@ class View:
         self._cameras: dict[str, CameraView] = {}
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         if target:
-            self._follow("/" + target.strip("/"))
+            try:
+                self._follow("/" + target.strip("/"))
+            except NameValidationException as err:
+                raise ConfigError(
+                    f"--node {target!r}: ROS allows no such name; expected the full name of a node, such as "
+                    "/front/segment_node"
+                ) from err
 
     def _follow(self, target: str) -> None:
         self._target = target

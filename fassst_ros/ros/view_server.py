@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_picture(self, query: dict[str, list[str]]) -> None:
         pictures = self.server.board.pictures.get(query.get("camera", [""])[0])
         after = query.get("after", ["0"])[0]
-        if pictures is None or not after.isascii() or not after.isdecimal():
+        if pictures is None or not (after.isascii() and after.isdecimal() and len(after) < 20):
             self._send(HTTPStatus.NOT_FOUND, b"no such camera\n", "text/plain")
             return
         newest = pictures.other_than(int(after), WAIT)

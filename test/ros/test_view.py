@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 from fassst_ros.ros import view_server
 from fassst_ros.ros.view import View
 from fassst_ros.ros.view_server import Board
+from fassst_ros.types import ConfigError
 
 
 class Page:
@@ -185,3 +186,9 @@ def test_a_taken_port_ends_the_process_with_the_reason() -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "view_node: cannot serve the page on 127.0.0.1" in errors
+
+
+@pytest.mark.parametrize("name", ["a b", "/front//segment_node"])
+def test_a_name_that_ros_does_not_allow(page: Callable[[str], Page], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--node '{name}': ROS allows no such name"):
+        page(name)
