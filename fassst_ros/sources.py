@@ -112,6 +112,8 @@ def frames(source: Source) -> Iterator[tuple[Frame, float]]:
     video: Any = cv2.VideoCapture(int(source.path) if source.kind == "camera" else source.path)
     try:
         what = f"camera {source.path}" if source.kind == "camera" else source.path
+        if source.kind == "video" and not Path(source.path).exists():
+            raise InputError(f"{what}: there is no such file")
         if not video.isOpened():
             raise InputError(f"{what}: OpenCV cannot open it as a {source.kind}")
         expected, rate, read = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), _rate(video), 0

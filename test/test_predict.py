@@ -211,9 +211,10 @@ def test_damaged_video_and_absent_camera(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\0" * 2000)
-    assert predict(model, tmp_path / "out", tmp_path / "broken.mp4", "97") == 1
+    assert predict(model, tmp_path / "out", tmp_path / "broken.mp4", tmp_path / "gone.mp4", "97") == 1
     told = capfd.readouterr().err
     assert "broken.mp4: OpenCV cannot open it as a video" in told
+    assert "gone.mp4: there is no such file" in told
     assert "camera 97: OpenCV cannot open it as a camera" in told
 
 
