@@ -55,7 +55,7 @@ class SegmentNode(LifecycleNode):
         self._inputs: list[Input] = []
         self._worker: Worker | None = None
         self._diagnostics = Diagnostics(self)
-        self._checked = Parameters(self, self._is_configured, self._check, self._apply)
+        self._checked = Parameters(self, lambda: self._segmenter is not None, self._check, self._apply)
         # Reports and supervision must go on when simulated time stands still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = self.settings.node.diagnostics_period
@@ -220,9 +220,6 @@ class SegmentNode(LifecycleNode):
 
     # Parameters
 
-    def _is_configured(self) -> bool:
-        return self._segmenter is not None
-
     def _node_options(self) -> Any:
         return self.settings.node
 
@@ -240,7 +237,7 @@ class SegmentNode(LifecycleNode):
             self._reporter.reset()  # else it would first wait out the old period
         if self._segmenter is not None:
             self._segmenter.options = settings.segment
-            if self._least_score(self._segmenter) != self._told_score:
+            if settings.least_score(self._segmenter.card) != self._told_score:
                 self._publish_labels()
 
     # Reports
@@ -248,14 +245,9 @@ class SegmentNode(LifecycleNode):
     def _publish_labels(self) -> None:
         if self._segmenter is not None and self._labels is not None:
             header = Header(stamp=self.get_clock().now().to_msg())
-            self._told_score = self._least_score(self._segmenter)
-            self._labels.publish(messages.label_info(self._segmenter.card, self._told_score, header))
-
-    def _least_score(self, segmenter: Segmenter) -> float:
-        """What every published instance has at least."""
-        threshold, track = self.settings.segment.score_threshold, self.settings.track
-        threshold = segmenter.card.score_threshold if threshold < 0 else threshold
-        return min(threshold, track.least_score) if track.track else threshold
+            card = self._segmenter.card
+            self._told_score = self.settings.least_score(card)
+            self._labels.publish(messages.label_info(card, self._told_score, header))
 
     def _report(self, state: str, problem: str = "") -> None:
         self._diagnostics.state, self._diagnostics.problem = state, problem

@@ -19,6 +19,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from fassst_ros.card import ModelCard
 from fassst_ros.config import RuntimeOptions, SegmentOptions, TrackOptions, from_mapping, setting
 from fassst_ros.types import ConfigError
 
@@ -95,6 +96,12 @@ class Settings:
     runtime: RuntimeOptions
     segment: SegmentOptions
     track: TrackOptions
+
+    def least_score(self, card: ModelCard) -> float:
+        """What every published instance has at least."""
+        threshold = self.segment.score_threshold
+        threshold = card.score_threshold if threshold < 0 else threshold
+        return min(threshold, self.track.least_score) if self.track.track else threshold
 
 
 GROUPS: dict[str, type[Any]] = {
