@@ -29,6 +29,7 @@ from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.evaluation.tracking_metrics import TrackScores, track_scores
 from fassst_ros.evaluation.tracking_videos import ClassedMatch, Video, VideoTruth, read_videos
 from fassst_ros.pipeline import Segmenter
+from fassst_ros.predict import write_text
 from fassst_ros.tracking import DEFAULT_METHOD, Method, Tracker
 from fassst_ros.types import ConfigError, Instances
 
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     print_report(report, outcomes, console)
     if args.json_file is not None:
         report |= {"results": {name: outcome.to_json() for name, outcome in outcomes.items()}}
-        args.json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json_file, json.dumps(report, indent=2) + "\n")
     return 1 if answers.failed else 0
 
 

@@ -130,11 +130,12 @@ def _jpeg(picture: UInt8Array) -> bytes:
 
 
 def _make_folder(out: Path) -> None:
-    """Raises ConfigError unless `out` can be made, or is an empty folder."""
+    """Raises ConfigError unless `out` can be made, or is a folder without files."""
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        # A run that failed at its first photo leaves an empty folder in it.
+        if out.exists() and (not out.is_dir() or any(not p.is_dir() for p in out.rglob("*"))):
             raise ConfigError(f"--out {out} is there already; expected a new or empty folder")
-        (out / "images").mkdir(parents=True)
+        (out / "images").mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigError(f"cannot make {out}: {err.strerror or err}. Choose another --out") from err
 

@@ -199,6 +199,20 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "expected a new or empty folder" in capsys.readouterr().err
 
 
+def test_a_run_with_the_wrong_folder_of_photos_can_be_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path)
+    photos = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    for path in photos:
+        path.unlink()
+    assert compose(tmp_path, "a") == 1
+    assert "cannot be read" in capsys.readouterr().err
+    for path, data in photos.items():
+        path.write_bytes(data)
+    assert compose(tmp_path, "a") == 0
+
+
 def test_malformed_photos_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_photos(tmp_path)
     content = json.loads(path.read_text())
