@@ -35,6 +35,7 @@ from fassst_ros.evaluation.matching import match_images
 from fassst_ros.evaluation.report import COLUMNS, Evaluation, check_report_folder, percent, write_report
 from fassst_ros.models import resolve_model
 from fassst_ros.pipeline import Segmenter
+from fassst_ros.predict import write_text
 from fassst_ros.types import ConfigError, InputError, Instances
 
 #: AP is the area under a curve over all scores: keep what a user of the node would drop.
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     }
     print_report(report, console)
     if args.json_file is not None:
-        args.json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json_file, json.dumps(report, indent=2) + "\n")
     if args.report is not None:
         done = Evaluation(report, card, dataset, answers.instances, result, matches)
         console.print(f"report: {write_report(args.report, done)}", markup=False, soft_wrap=True)

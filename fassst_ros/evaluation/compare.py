@@ -32,6 +32,7 @@ from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.evaluation.references import SHAPES, BoxReference
 from fassst_ros.models import resolve_model
 from fassst_ros.pipeline import Segmentation, Segmenter
+from fassst_ros.predict import write_text
 from fassst_ros.types import Frame, InputError, Instances
 from fassst_ros.yolox import YoloxDetector
 
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     }
     print_comparison(report, console)
     if args.json_file is not None:
-        args.json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json_file, json.dumps(report, indent=2) + "\n")
     if args.markdown is not None:
         write_markdown(args.markdown, report)
     return 1 if failed else 0
