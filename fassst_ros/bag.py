@@ -6,7 +6,6 @@ bags; of files that were cut off, what is in them (fassst_ros/bag_rescue.py).
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fassst_ros import bag_rescue
 from fassst_ros.bag_open import Unreadable, advice, bag_files, open_reader, read_errors, storage_files, words
+from fassst_ros.models import shared_folders
 from fassst_ros.types import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -27,20 +27,17 @@ RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 
 def message_definitions() -> dict[str, str]:
-    """Type name -> text of our .msg files, from the checkout or from a sourced ROS 2 workspace.
+    """Type name -> text of our .msg files: of the checkout, the wheel, or a sourced ROS 2 workspace.
 
-    Raises ConfigError if neither is there.
+    Raises ConfigError if none of them is there.
     """
-    roots = [Path(__file__).resolve().parents[1] / "msg"]
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    roots += [Path(prefix) / "share" / "fassst_ros" / "msg" for prefix in prefixes if prefix]
-    for root in roots:
+    for root in [*shared_folders("msg"), *shared_folders("message_definitions")]:
         files = sorted(root.glob("*.msg"))
         if files:
             return {f"fassst_ros/msg/{file.stem}": file.read_text(encoding="utf-8") for file in files}
     raise ConfigError(
-        "the message definitions (msg/*.msg) are neither beside the package nor in a sourced workspace: "
-        "run from a checkout, or source install/setup.bash"
+        "the message definitions (*.msg) are neither in the package nor in a sourced workspace: "
+        "install fassst_ros again, or source install/setup.bash"
     )
 
 

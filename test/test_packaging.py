@@ -159,7 +159,7 @@ def test_profile_lets_large_images_arrive() -> None:
     assert str({1024 * 6144}) in run.stdout
 
 
-def test_wheel_holds_models_and_package(tmp_path: Path) -> None:
+def test_wheel_holds_models_messages_and_package(tmp_path: Path) -> None:
     names = [p for p in (ROOT / "models").glob("*") if p.suffix in (".onnx", ".json")]
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "fassst_ros", tmp_path / "fassst_ros", ignore=ignore)
@@ -171,12 +171,20 @@ def test_wheel_holds_models_and_package(tmp_path: Path) -> None:
         (tmp_path / "models" / path.name).symlink_to(path)
     (tmp_path / "models" / "extra.onnx").write_bytes(b"model")
     (tmp_path / "models" / "notes.txt").write_bytes(b"not for the wheel")
+    shutil.copytree(ROOT / "msg", tmp_path / "msg")
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "out"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     built = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert {"fassst_ros/__init__.py", "fassst_ros/ros/node.py", "fassst_ros/models/extra.onnx"} <= built
     assert {f"fassst_ros/models/{p.name}" for p in names} <= built
+    # Without a checkout and without ROS, bags are read with these.
+    code = "from fassst_ros.bag import message_definitions; print(*message_definitions())"
+    env = {name: value for name, value in os.environ.items() if name != "AMENT_PREFIX_PATH"}
+    env["PYTHONPATH"] = str(tmp_path / "out")
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=tmp_path / "out", env=env, capture_output=True, text=True)
+    assert run.stdout.split() == [f"fassst_ros/msg/{p.stem}" for p in sorted((ROOT / "msg").glob("*.msg"))]
     assert not [name for name in built if name.endswith(".txt") or not name.startswith("fassst_ros/")]
 
 
