@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from child_processes import children
 from tiny_model import make_tiny_model, tiny_card
 
 from fassst_ros.bag import ImageBag, typestore
@@ -65,20 +66,6 @@ def arguments(out: Path, *more: str) -> list[str]:
 def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """The demo, to its end."""
     return subprocess.run(arguments(out, *more), capture_output=True, text=True, timeout=240, check=False)
-
-
-def children(out: Path) -> dict[str, int]:
-    """Module -> pid of the demo's processes that are alive, told by their environment."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            command = (folder / "cmdline").read_text().split("\0")
-        except OSError:  # ended meanwhile
-            continue
-        if f"ROS_LOG_DIR={out}/logs/ros".encode() in environment and "-m" in command:
-            found[command[command.index("-m") + 1].rsplit(".", 1)[1]] = int(folder.name)
-    return found
 
 
 def shared_memory(pid: int) -> set[Path]:
