@@ -230,7 +230,8 @@ def _choose(bag: Bag, topic: str) -> BagTopic:
     images = image_topics(bag, [topic] if topic else [])
     if len(images) > 1:
         raise InputError(
-            f"{bag.path} holds several image topics, choose one with --bag-topic: {content_of(bag)}"
+            f"{bag.path} holds several image topics, choose one with --bag-topic (launch file: topic:=): "
+            f"{content_of(bag)}"
         )
     return images[0]
 

@@ -219,7 +219,7 @@ def prepare_folder(out: Path, leftovers: Sequence[str]) -> Path:
     else, or the folder cannot be written to.
     """
     logs, results = out / "logs", out / "results"
-    if results.exists() and not (results / "results.db3").is_file():
+    if results.exists() and not any((results / f"results.{s}").is_file() for s in ("db3", "mcap")):
         raise ProcessError(f"{results} exists and is no bag of an earlier run. Give another folder")
     try:
         logs.mkdir(parents=True, exist_ok=True)

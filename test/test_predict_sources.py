@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -115,23 +116,25 @@ def test_times_of_a_video(tmp_path: Path) -> None:
     assert stamps == pytest.approx([0.0, 0.2, 0.4, 0.6])
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """Files of this process cannot grow beyond 20 kB."""
+    """Files of this process cannot grow beyond 20 kB; pytest's own output, in a file, may be larger."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     writer = VideoWriter(tmp_path / "drive.webm", 10)
-    for _ in range(30):
-        writer.write(rng.integers(0, 256, (240, 320, 3), np.uint8))
-    with pytest.raises(ConfigError, match=r"drive\.webm is not whole: (File too large|not all 30)"):
-        writer.close()
+    with small_disk():
+        for _ in range(30):
+            writer.write(rng.integers(0, 256, (240, 320, 3), np.uint8))
+        with pytest.raises(ConfigError, match=r"drive\.webm is not whole: (File too large|not all 30)"):
+            writer.close()
 
 
 def test_no_right_to_write(tmp_path: Path) -> None:

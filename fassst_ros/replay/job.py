@@ -41,7 +41,7 @@ class CameraJob:
     tracker: Tracker
     video: VideoWriter | None
     last: Instances | None = None
-    stamp: int = 0
+    stamp: int | None = None  # of the last image
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class Job:
                 FrameRecord(stored.topic, stored.index, stamp, stored.received, "failed", str(err))
             )
             return
-        self.jumps[stored.topic] += stamp < camera.stamp
+        self.jumps[stored.topic] += camera.stamp is not None and stamp < camera.stamp
         camera.stamp = stamp
         instances = found.instances
         card, index = self.segmenter.card, len(self.frames)

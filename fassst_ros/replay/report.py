@@ -286,10 +286,11 @@ def summary_lines(record: ReplayRecord) -> list[str]:
     latency = record.latency()
     counts = ", ".join(f"{record.count(outcome)} {outcome}" for outcome in OUTCOMES)
     lines = [f"{len(record.frames)} frames: {counts}{f' ({record.rate})' if record.rate else ''}"]
+    if failed := next((frame for frame in record.frames if frame.outcome == "failed"), None):
+        lines.append(f"first failed: {failed.topic}, image {failed.index}: {failed.reason}")
     if latency["p50"] is not None:
         lines.append("latency: " + ", ".join(f"{_ms(latency[p])} ms ({p})" for p in _PERCENTILES))
-    found = ", ".join(f"{total} {name}" for name, total in record.instances().items())
-    lines.append(f"instances: {found or 'none'}")
+    lines.append(f"instances: {', '.join(f'{n} {name}' for name, n in record.instances().items()) or 'none'}")
     if record.accuracy is not None:
         numbers = ", ".join(f"{kind} AP {percent(record.accuracy[kind]['AP'])} %" for kind in ("mask", "box"))
         lines.append(f"accuracy on {record.accuracy['images']} annotated frames: {numbers}")

@@ -190,7 +190,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ground-truth",
         default="",
         metavar="FILE",
-        help="COCO file with stamps, or InstanceArray topic of the bag (BAG/ground_truth.json)",
+        help="COCO file with stamps, InstanceArray topic of the bag, or none (BAG/ground_truth.json)",
     )
     parser.add_argument(
         "--timeout", type=positive, default=300.0, help="for loading the model, in seconds (%(default)s)"
