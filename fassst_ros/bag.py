@@ -6,6 +6,7 @@ bags; of files that were cut off, what is in them (fassst_ros/bag_rescue.py).
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The message types that hold camera images.
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+#: A stamp is the first thing in a message with a header; it stands behind the CDR encapsulation header.
+_ENCAPSULATION, _STAMP = 4, "iI"
 
 
 def message_definitions() -> dict[str, str]:
@@ -223,6 +226,23 @@ def stamp_of(message: Any) -> int:
     """header.stamp in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def raw_stamp(raw: bytes) -> int:
+    """The header's stamp [ns] of a serialized message, without reading the rest."""
+    seconds, nanoseconds = struct.unpack_from(_order(raw) + _STAMP, raw, _ENCAPSULATION)
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def with_stamp(raw: bytes, stamp: int) -> bytes:
+    """The same serialized message with another stamp [ns]."""
+    changed = bytearray(raw)
+    struct.pack_into(_order(raw) + _STAMP, changed, _ENCAPSULATION, *divmod(stamp, 10**9))
+    return bytes(changed)
+
+
+def _order(raw: bytes) -> str:
+    return "<" if raw[1] & 1 else ">"  # DDSI-RTPS, table of encapsulation identifiers
 
 
 def _choose(bag: Bag, topic: str) -> BagTopic:

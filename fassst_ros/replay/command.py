@@ -24,7 +24,6 @@ from fassst_ros.bag import Bag, BagTopic
 from fassst_ros.bench.measure import machine_facts
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions, SegmentOptions, TrackOptions
-from fassst_ros.evaluation.coco import library
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.predict import write_text
 from fassst_ros.replay.against import open_other
@@ -36,7 +35,7 @@ from fassst_ros.replay.record import FILE_NAME, ReplayRecord
 from fassst_ros.replay.report import check_figures, summary_lines, write_report
 from fassst_ros.replay.results import ResultBag, result_topics
 from fassst_ros.replay.topics import choose_topics, frame_rate
-from fassst_ros.replay.truth import Accuracy, Truth, find_truth
+from fassst_ros.replay.truth import Accuracy, Truth, usable_truth
 from fassst_ros.sources import VideoWriter
 from fassst_ros.tracking import Tracker, check_track
 from fassst_ros.types import ConfigError
@@ -132,18 +131,10 @@ def _find_truth(
     args: argparse.Namespace, bag: Bag, topics: Sequence[BagTopic], notes: list[str]
 ) -> Truth | None:
     """The ground truth, None without; notes: told if what lies beside the bag cannot be used here."""
-    truth = find_truth(bag, args.ground_truth, [t.name for t in topics])
-    if truth is None:
-        if args.min_ap is not None:
-            raise ConfigError("--min-ap needs ground truth; see docs/replay.md. Give it with --ground-truth")
-        return None
-    try:
-        library()
-    except ConfigError as err:
-        if args.ground_truth or args.min_ap is not None:
-            raise
-        notes.append(f"{truth.name} is not used: {err}")
-        return None
+    needed = args.min_ap is not None
+    truth = usable_truth(bag, args.ground_truth, [t.name for t in topics], notes, needed)
+    if truth is None and needed:
+        raise ConfigError("--min-ap needs ground truth; see docs/replay.md. Give it with --ground-truth")
     return truth
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import struct
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fassst_ros.bag import Bag, stamp_of, typestore
+from fassst_ros.bag import Bag, raw_stamp, stamp_of, typestore
 from fassst_ros.decode import decode
 from fassst_ros.types import InputError, Instances
 
@@ -119,7 +118,7 @@ class ResultReader:
         self._times: dict[tuple[str, int], int] = {}
         self._topics = dict(topics)
         for message in self._bag.messages(list(cameras)):
-            stamp = _raw_stamp(message.raw)
+            stamp = raw_stamp(message.raw)
             self._times[cameras[message.topic], stamp] = message.received
 
     @property
@@ -155,10 +154,3 @@ class ResultReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _raw_stamp(raw: bytes) -> int:
-    """The stamp of a serialized message that begins with a header, without reading the rest of it."""
-    order = "<" if raw[1] & 1 else ">"
-    seconds, nanoseconds = struct.unpack_from(f"{order}iI", raw, 4)
-    return int(seconds) * 10**9 + int(nanoseconds)

@@ -19,12 +19,12 @@ from fassst_ros.coco_format import decode_rle, read_coco
 from fassst_ros.decode import decode
 from fassst_ros.evaluation.analysis import analyse
 from fassst_ros.evaluation.cityscapes import CityscapesMetric
-from fassst_ros.evaluation.coco import evaluate_in_full
+from fassst_ros.evaluation.coco import evaluate_in_full, library
 from fassst_ros.evaluation.ground_truth import GroundTruth
 from fassst_ros.evaluation.matching import ImageMatch, match_images, run_lengths
 from fassst_ros.labels import CITYSCAPES
 from fassst_ros.replay.results import MESSAGE_TYPE
-from fassst_ros.types import InputError, Instances
+from fassst_ros.types import ConfigError, InputError, Instances
 
 #: File in the folder of a bag; topics that hold this are taken for ground truth, too.
 FILE_NAME, TOPIC_PART = "ground_truth.json", "ground_truth"
@@ -47,6 +47,26 @@ class Truth:
         """The image of a frame, None if it is not annotated."""
         keys = (_camera(topic), f"frame:{frame_id}", "")
         return next((i for key in keys if (i := self.ids.get((key, stamp))) is not None), None)
+
+
+def usable_truth(
+    bag: Bag, given: str, topics: Sequence[str], notes: list[str], needed: bool = False
+) -> Truth | None:
+    """`find_truth` where AP can be computed. Without what computes it: None, and `notes` says why.
+
+    Raises ConfigError instead if the ground truth was given, or is needed; InputError as find_truth does.
+    """
+    truth = find_truth(bag, given, topics)
+    if truth is None:
+        return None
+    try:
+        library()
+    except ConfigError as err:
+        if given or needed:
+            raise
+        notes.append(f"{truth.name} is not used: {err}")
+        return None
+    return truth
 
 
 def find_truth(bag: Bag, given: str, topics: Sequence[str]) -> Truth | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,31 +11,13 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
 
+from fassst_ros.bag import raw_stamp
 from fassst_ros.msg import InstanceArray, LabelInfo
 from fassst_ros.ros.outputs import STAGES
 from fassst_ros.ros.qos import LATCHED
 
 #: Deep enough for a process that is busy with something else for a while.
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-#: A stamp is the first thing in a message with a header; it stands behind the CDR encapsulation header.
-_ENCAPSULATION, _STAMP = 4, "iI"
-
-
-def raw_stamp(raw: bytes) -> int:
-    """The header's stamp [ns] of a serialized message, without reading the rest."""
-    seconds, nanoseconds = struct.unpack_from(_order(raw) + _STAMP, raw, _ENCAPSULATION)
-    return int(seconds) * 10**9 + int(nanoseconds)
-
-
-def with_stamp(raw: bytes, stamp: int) -> bytes:
-    """The same serialized message with another stamp [ns]."""
-    changed = bytearray(raw)
-    struct.pack_into(_order(raw) + _STAMP, changed, _ENCAPSULATION, *divmod(stamp, 10**9))
-    return bytes(changed)
-
-
-def _order(raw: bytes) -> str:
-    return "<" if raw[1] & 1 else ">"  # DDSI-RTPS, table of encapsulation identifiers
 
 
 class Listener:

@@ -30,10 +30,11 @@ from fassst_ros.processes import Family
 from fassst_ros.replay.folder import RESULTS, RunFolder
 from fassst_ros.replay.rates import RateRecord, highest_rate, rate_columns
 from fassst_ros.replay.results import ResultBag
+from fassst_ros.replay.truth import usable_truth
 from fassst_ros.ros.cameras import make_cameras
 from fassst_ros.ros.live_passes import Passes, RecordedPass
 from fassst_ros.ros.live_record import Measured
-from fassst_ros.ros.live_report import can_draw, usable_truth, write
+from fassst_ros.ros.live_report import can_draw, write
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.ros.receive import activate, call
 from fassst_ros.ros.replay import positive
@@ -244,7 +245,7 @@ def run(options: argparse.Namespace) -> int:
     with ImageBag(options.bag, options.bag_topic) as bag:
         if bag.bag.damage:
             done.notes.append(bag.bag.damage)
-        truth = usable_truth(bag, options.ground_truth, done.notes)
+        truth = usable_truth(bag.bag, options.ground_truth, [bag.topic], done.notes)
         page = can_draw(speaker.result)
         folder = RunFolder(options.out)
         try:

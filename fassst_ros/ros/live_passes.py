@@ -11,12 +11,13 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 
+from fassst_ros.bag import raw_stamp, with_stamp
 from fassst_ros.evaluation.latency import percentiles
 from fassst_ros.msg import InstanceArray
 from fassst_ros.processes import Family
 from fassst_ros.replay.rates import RateRecord, frames_of
 from fassst_ros.replay.results import ResultBag
-from fassst_ros.ros.listen import Listener, Reports, raw_stamp, with_stamp
+from fassst_ros.ros.listen import Listener, Reports
 from fassst_ros.ros.process import spin_until
 
 POINTS = (50, 90, 99)

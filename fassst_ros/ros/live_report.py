@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import datetime
-from importlib.util import find_spec
 
 from fassst_ros.bag import Bag, ImageBag
 from fassst_ros.bench.measure import machine_facts
@@ -18,7 +17,7 @@ from fassst_ros.replay.pictures import Painter, slowest, worst_by_truth
 from fassst_ros.replay.record import FILE_NAME, FrameRecord, ReplayRecord
 from fassst_ros.replay.report import check_figures, summary_lines, write_report
 from fassst_ros.replay.results import ResultReader
-from fassst_ros.replay.truth import Accuracy, Truth, find_truth
+from fassst_ros.replay.truth import Accuracy, Truth
 from fassst_ros.ros.live_record import Measured, make_record
 from fassst_ros.types import ConfigError, FassstError, InputError
 
@@ -31,18 +30,6 @@ def can_draw(tell: Callable[[str], object]) -> bool:
         tell(f"numbers only, no page: {err}")
         return False
     return True
-
-
-def usable_truth(bag: ImageBag, given: str, notes: list[str]) -> Truth | None:
-    """The ground truth of the bag, None without; notes: told if it cannot be used here.
-
-    given: file or topic, "" for what lies beside the bag. Raises InputError if it is malformed.
-    """
-    truth = find_truth(bag.bag, given, [bag.topic])
-    if truth is not None and find_spec("faster_coco_eval") is None:
-        notes.append(f"{truth.name} is not used: AP needs faster-coco-eval: pip install 'fassst_ros[replay]'")
-        return None
-    return truth
 
 
 def write(

@@ -25,9 +25,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
+from fassst_ros.bag import raw_stamp
 from fassst_ros.msg import InstanceArray
 from fassst_ros.replay.results import ResultBag
-from fassst_ros.ros.listen import raw_stamp, statuses
+from fassst_ros.ros.listen import statuses
 from fassst_ros.ros.process import process, spin_until
 from fassst_ros.types import FassstError, InputError
 

@@ -9,7 +9,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from fassst_ros.msg import Instance, InstanceArray
 from rclpy.serialization import deserialize_message, serialize_message
 
-from fassst_ros.ros.listen import raw_stamp, statuses, with_stamp
+from fassst_ros.bag import raw_stamp, with_stamp
+from fassst_ros.ros.listen import statuses
 
 STAMPS = [0, 1, 999_999_999, 10**9, 1_700_000_000_123_456_789, (2**31 - 1) * 10**9 + 5]
 
