@@ -47,7 +47,7 @@ clean:  ## remove all that the other targets made
 
 $(STAMPS)/python: $(MOVED)
 	@scripts/check_tools $(PYTHON)
-	@echo "Making $(VENV), once: about 2 minutes and 800 MB, most of it OpenVINO and ROS 2"
+	@echo "Making $(VENV), once: about 2 minutes and 860 MB, most of it OpenVINO and ROS 2"
 	@rm -rf $(VENV) build install
 	@$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(@D)
