@@ -29,10 +29,10 @@ def fixed_pool(size: int, cells: int) -> tuple[int, int]:
     return size - (cells - 1) * stride, stride
 
 
-def replace_silu(module: nn.Module) -> int:
-    """Put x * relu6(x + 3) / 6 in the place of every x * sigmoid(x); returns how many there were.
+def replace_silu(module: nn.Module, by: type[nn.Hardswish] | type[nn.ReLU]) -> int:
+    """Put `by` in the place of every x * sigmoid(x); returns how many there were.
 
-    Howard et al. 2019 (MobileNetV3), section 5.2.
+    Hardswish: x * relu6(x + 3) / 6 (Howard et al. 2019, section 5.2). ReLU is what INT8 runtimes fuse.
     """
     found = [
         (parent, name)
@@ -41,7 +41,7 @@ def replace_silu(module: nn.Module) -> int:
         if isinstance(child, nn.SiLU)
     ]
     for parent, name in found:
-        setattr(parent, name, nn.Hardswish(inplace=True))
+        setattr(parent, name, by(inplace=True))
     return len(found)
 
 

@@ -29,6 +29,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "FASSST-1024x512": {"input_size": (512, 1024), "grid": 7},
 }
 
+#: What may stand for SiLU.
+ACTIVATIONS: dict[str, type[nn.Hardswish] | type[nn.ReLU]] = {"hardswish": nn.Hardswish, "relu": nn.ReLU}
+
 MATCHINGS = ("task_aligned", "hungarian_dense", "hungarian", "cell")
 
 
@@ -88,7 +91,7 @@ class FASSST(SegmentationNetwork):
     peaks of the stride-16 map) | hungarian_dense | hungarian | cell (slots are cells of a grid).
     attention: of GridSlots. nms: matrix | none. peaks: raw (of E) | levels (of the pyramid).
     scales: 2 shows the body the image at half size, too, so that it sees large objects whole.
-    activation: silu | hardswish, its cheaper likeness, where the layers have SiLU (cspdarknet_nano, levels).
+    activation: silu | hardswish | relu, the cheapest, where the layers have SiLU (cspdarknet_nano, levels).
     loss_weights: those that differ from LOSS_WEIGHTS.
     """
 
@@ -127,7 +130,7 @@ class FASSST(SegmentationNetwork):
             ("matching", matching, MATCHINGS),
             ("nms", nms, ("matrix", "none")),
             ("peaks", peaks, ("raw", "levels")),
-            ("activation", activation, ("silu", "hardswish")),
+            ("activation", activation, ("silu", *ACTIVATIONS)),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
@@ -158,8 +161,8 @@ class FASSST(SegmentationNetwork):
             dense = matching == "hungarian_dense"
             self.iam = GridSlots(*e, self.input_size, grid, num_classes, attention, dense)
         self.pyramid = PyramidMask(self.backbone.channels, width, roi_size, fusion, scales)
-        if activation == "hardswish" and not replace_silu(self):
-            raise ValueError(f"activation hardswish: {backbone} with peaks {peaks} has no SiLU to replace")
+        if activation != "silu" and not replace_silu(self, ACTIVATIONS[activation]):
+            raise ValueError(f"activation {activation}: {backbone} with peaks {peaks} has no SiLU to replace")
         scale = torch.tensor([columns, height] * 2, dtype=torch.float32)
         self.register_buffer("scale", scale, persistent=False)
         # The mean of 2 x 2 pixels; OpenVINO's pooling of three channels takes 4 ms more.

@@ -43,12 +43,11 @@ class Group:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def losses(self, network: SegmentationNetwork) -> nn.Module:
+    def wrap(self, module: Losses) -> nn.Module:
         """What a training step calls; gradients are averaged over the group in its backward pass.
 
         A network may leave parts unused in a batch without objects: DDP has to look for them.
         """
-        module = Losses(network)
         if self.size == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None

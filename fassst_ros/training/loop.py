@@ -72,7 +72,7 @@ def train(
         weights = run / f"{recipe.name}.safetensors"
         speed, asked = Speed(recipe.optimisation.batch, workers * group.size), 0
         with Reporter(run, recipe.steps, state.done, console, active=group.first) as reporter:
-            for losses_of, batch, waited in _batches(state, datasets, workers, stop):
+            for losses_of, batch, waited in _batches(state, datasets, data_root, workers, stop):
                 start = time.perf_counter()
                 losses = _step(state, losses_of, batch, run)
                 asked = group.highest(stop.asked)
@@ -99,7 +99,7 @@ def train(
 
 
 def _batches(
-    state: TrainingState, datasets: Sequence[SampleSet], workers: int, stop: StopSignals
+    state: TrainingState, datasets: Sequence[SampleSet], data_root: Path, workers: int, stop: StopSignals
 ) -> Iterator[tuple[nn.Module, Batch, float]]:
     """What each step that is left works on, phase by phase: the losses to call, a batch for them, and the
     seconds that it was waited for."""
@@ -109,7 +109,7 @@ def _batches(
         if state.done >= end:
             continue
         state.enter(phase)
-        losses_of = state.group.losses(state.network)
+        losses_of = state.group.wrap(state.losses(data_root))
         batches = _loader(state, phase, datasets, end - state.done, workers)
         while True:
             start = time.perf_counter()

@@ -76,6 +76,15 @@ class Optimisation:
 
 
 @dataclass(frozen=True, slots=True)
+class Teacher:
+    """A trained network of the same layers that the one in training is to be like (training/imitation.py)."""
+
+    weights: str = setting("", ".safetensors below the data root, or the name of a shipped model")
+    features: float = setting(10.0, "weight of the difference between layers", minimum=0.0)
+    answers: float = setting(1.0, "weight of the difference between what is stated", minimum=0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
     """What the averaged weights are measured on while a run goes on."""
 
@@ -89,8 +98,8 @@ class Recipe:
     """Everything that a run depends on.
 
     backbone_weights: published weights of the backbone; initial_weights: a .safetensors of an earlier
-    run, or the name of a shipped model, of which every tensor that fits is taken. Paths are relative to
-    the data root.
+    run, or the name of a shipped model, of which every tensor that fits is taken; teacher: a network to be
+    like. Paths are relative to the data root.
     """
 
     name: str
@@ -103,6 +112,7 @@ class Recipe:
     schedule: tuple[Schedule, ...]
     optimisation: Optimisation = field(default_factory=Optimisation)
     val: Validation | None = None
+    teacher: Teacher | None = None
     seed: int = 0
     licence: str = ""  # of the trained weights, as the data allow
 
@@ -165,9 +175,17 @@ def build_recipe(raw: Mapping[str, Any], source: str) -> Recipe:
         schedule=_phases(raw["schedule"], _mapping(raw.get("augment", {}), source, "augment"), source),
         optimisation=from_mapping(Optimisation, optimisation, f"{source}: optimisation"),
         val=_validation(_mapping(raw["val"], source, "val"), f"{source}: val") if raw.get("val") else None,
+        teacher=_teacher(_mapping(raw["teacher"], source, "teacher"), source) if raw.get("teacher") else None,
         seed=seed,
         licence=str(raw.get("licence", "")),
     )
+
+
+def _teacher(entry: Mapping[str, Any], source: str) -> Teacher:
+    teacher = from_mapping(Teacher, entry, f"{source}: teacher")
+    if not teacher.weights:
+        raise ConfigError(f"{source}: teacher: weights is missing; expected a file or a shipped model's name")
+    return teacher
 
 
 def _phases(entries: Any, augment: Mapping[str, Any], source: str) -> tuple[Schedule, ...]:

@@ -81,10 +81,10 @@ def load_head(iam: LevelSlots, skip: int, path: Path, classes: Sequence[str]) ->
         raise ModelError(f"cannot start the head from {path}: {err}; expected YOLOX-nano for COCO") from err
 
 
-def find_initial(name: str, data_root: Path) -> Path:
-    """The weights that a recipe starts from: a file below the data root, or a shipped model's name.
+def find_initial(name: str, data_root: Path, entry: str = "initial_weights") -> Path:
+    """The weights that a recipe names: a file below the data root, or a shipped model's name.
 
-    Raises ModelError if there is neither.
+    entry: of the recipe, for the error. Raises ModelError if there is neither.
     """
     path = data_root / name
     if path.is_file():
@@ -92,7 +92,7 @@ def find_initial(name: str, data_root: Path) -> Path:
     shipped = {model: file.with_suffix(".safetensors") for model, file in shipped_models().items()}
     if name not in shipped:
         raise ModelError(
-            f"initial_weights: no file {path}, and no shipped model {name!r}; shipped: {', '.join(shipped)}"
+            f"{entry}: no file {path}, and no shipped model {name!r}; shipped: {', '.join(shipped)}"
         )
     return shipped[name]
 

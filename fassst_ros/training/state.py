@@ -17,7 +17,8 @@ from fassst_ros.card import MaskInfo, ModelCard
 from fassst_ros.labels import CLASS_LISTS
 from fassst_ros.networks import build_network
 from fassst_ros.networks.base import SegmentationNetwork
-from fassst_ros.training.distributed import Group
+from fassst_ros.training.distributed import Group, Losses
+from fassst_ros.training.imitation import Imitation, load_teacher
 from fassst_ros.training.options import Optimisation, Recipe, Schedule
 from fassst_ros.training.pretrained import find_initial, load_initial, load_published
 from fassst_ros.types import ConfigError, FassstError
@@ -88,6 +89,16 @@ class TrainingState:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
+
+    def losses(self, data_root: Path) -> Losses:
+        """What a step minimises: the network's own losses, or those with a teacher."""
+        options = self.recipe.teacher
+        if options is None:
+            return Losses(self.network)
+        path = find_initial(options.weights, data_root, "teacher: weights")
+        names = [c.name for c in CLASS_LISTS[self.recipe.classes]]
+        teacher = load_teacher(path, self.network.input_size, names)
+        return Imitation(self.network, teacher.to(self.group.device), options)
 
     @property
     def rate(self) -> float:

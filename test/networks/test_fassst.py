@@ -278,8 +278,8 @@ def test_wrong_arguments_are_named() -> None:
         ({"peaks": "far"}, "levels"),
         ({"scales": 2}, "peaks levels"),
         ({"head_depth": 4, "peaks": "levels"}, "chooses E"),
-        ({"activation": "gelu"}, "silu, hardswish"),
-        ({"activation": "hardswish"}, "no SiLU to replace"),
+        ({"activation": "gelu"}, "silu, hardswish, relu"),
+        ({"activation": "relu"}, "no SiLU to replace"),
         ({"scales": 3, "peaks": "levels"}, "expected 1, or 2"),
         ({"scales": 2, "peaks": "levels", "input_size": (96, 128)}, "multiples of 64"),
     ):
