@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -15,7 +14,6 @@ import pytest
 from tiny_model import make_tiny_model, tiny_card
 
 from fassst_ros.bench.measure import machine_facts, measure, timing
-from fassst_ros.bench.node import ENCODINGS, OWN_WORK
 from fassst_ros.bench.suites import HEIGHT, WIDTH, bench_image, made_up_objects
 from fassst_ros.cli import main
 from fassst_ros.postprocess import postprocess
@@ -38,6 +36,12 @@ def bench(model: Path, *arguments: Any) -> tuple[int, dict[str, Any]]:
     status = main(["bench", *map(str, options)])
     loaded: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
     return status, loaded
+
+
+def rows_of(report: dict[str, Any], suite: str, table: int = 0) -> list[dict[str, Any]]:
+    """Rows of a table of the report as column -> cell."""
+    found = report["suites"][suite]["tables"][table]
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
 
 
 def test_measure_counts_only_what_comes_after_the_warm_up() -> None:
@@ -69,20 +73,20 @@ def test_machine_facts_name_what_decides() -> None:
 def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, report = bench(model, "--suite", "network", "--runtime", "onnxruntime")
     assert status == 0
-    (row,) = report["suites"]["network"]
-    assert (row["name"], row["repeats"]) == ("onnxruntime, f32", 3)
+    (row,) = rows_of(report, "network")
+    assert (row["part"], row["runs"]) == ("onnxruntime, f32", 3)
     assert "onnxruntime, f32" in capsys.readouterr().out
 
     status, report = bench(model, "--suite", "stages", "--runtime", "onnxruntime")
     assert status == 0
-    rows = report["suites"]["stages"]
-    assert [r["name"] for r in rows] == [
+    rows = rows_of(report, "stages")
+    assert [r["part"] for r in rows] == [
         *("decode JPEG", "resize", "infer", "postprocess", "run lengths", "overlay"),
         *("postprocess", "run lengths", "overlay", "track", "track", "track"),
     ]
-    assert rows[3]["note"] == "2 instances in the image"
-    assert rows[-4]["note"] == "30 made-up objects"
-    assert [r["note"].split()[0] for r in rows[-3:]] == ["10", "30", "49"]
+    assert rows[3]["what"] == "2 instances in the image"
+    assert rows[-4]["what"] == "30 made-up objects"
+    assert [r["what"].split()[0] for r in rows[-3:]] == ["10", "30", "49"]
     assert all(0 < r["p50"] <= r["p90"] <= r["p99"] for r in rows)
     assert report["image"] == f"{WIDTH}x{HEIGHT}, made up"
 
@@ -90,7 +94,7 @@ def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_all_runtimes_say_why_one_is_missing(model: Path) -> None:
     status, report = bench(model, "--suite", "network", "--runtime", "all")
     assert status == 0
-    measured = {row["name"].partition(",")[0] for row in report["suites"]["network"]}
+    measured = {row["part"].partition(",")[0] for row in rows_of(report, "network")}
     told = {note.split()[2].rstrip(":") for note in report["notes"] if "not measured" in note}
     assert measured | told == {"tensorrt", "openvino", "onnxruntime", "torch"}
     assert not measured & told
@@ -112,7 +116,7 @@ def test_photo_is_scaled_and_objects_are_chosen_by_score(model: Path, tmp_path: 
     assert bench_image(photo).shape == (HEIGHT, WIDTH, 3)
     arguments = ("--suite", "stages", "--runtime", "onnxruntime", "--image", photo)
     _, report = bench(model, *arguments, "--objects", 1)
-    assert report["suites"]["stages"][3]["note"] == "1 instances in the image"
+    assert rows_of(report, "stages")[3]["what"] == "1 instances in the image"
     assert report["image"] == f"{WIDTH}x{HEIGHT}, photo.png"
     assert "so that 1 instances are kept" in report["notes"][0]
 
@@ -161,31 +165,4 @@ def test_node_suite_without_ros_says_what_it_needs(model: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "rclpy", None)  # as if it were not installed
     status, report = bench(model, "--suite", "node")
     assert status == 1
-    assert "it needs ROS 2 and the built messages" in report["notes"][-1]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 and the built messages")
-def test_node_suite_measures_the_real_node(model: Path) -> None:
-    status, report = bench(model, "--suite", "node", "--runtime", "onnxruntime")
-    assert status == 0, report["notes"]
-    rows = {r["name"]: r for r in report["suites"]["node"]}
-    for stage in (*OWN_WORK, "transport", "wait", "infer", "processing", "own work", "total"):
-        assert 1 <= rows[f"bgr8: {stage}"]["repeats"] <= 3
-    for encoding in ENCODINGS:
-        assert rows[f"{encoding}: decode"]["p50"] > 0
-        assert rows[f"{encoding}: total"]["p50"] >= rows[f"{encoding}: own work"]["p50"] > 0
-
-
-@pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="needs ROS 2 and the built messages")
-def test_node_suite_tells_why_the_node_failed(model: Path) -> None:
-    (model.parent / "bench.json").unlink(missing_ok=True)
-    from fassst_ros.bench import node
-    from fassst_ros.config import RuntimeOptions, SegmentOptions
-    from fassst_ros.types import FassstError
-
-    image = bench_image(None)
-    chosen = SegmentOptions()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node, "PATIENCE", 8.0)
-        with pytest.raises(FassstError, match=r"did not subscribe within 8 s(.|\n)*absent\.onnx"):
-            node.node_suite(Path("/absent.onnx"), RuntimeOptions(), chosen, image, 3, print)
+    assert "it needs ROS 2 and the built messages" in report["notes"][0]

@@ -1,19 +1,21 @@
-"""`fassst bench`: measures, prints a report, and writes it as JSON or Markdown."""
+"""`fassst bench`: measures, prints a report, and writes it as JSON or Markdown with plots."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import os
+import shlex
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fassst_ros.bench import suites
-from fassst_ros.bench.measure import Timing, machine_facts
-from fassst_ros.bench.node import node_suite
-from fassst_ros.bench.report import print_report, to_markdown
+from fassst_ros.bench import node, suites
+from fassst_ros.bench.measure import machine_facts
+from fassst_ros.bench.mood import Mood
+from fassst_ros.bench.plots import write_plots
+from fassst_ros.bench.report import Suite, print_report, summary_table, to_markdown
 from fassst_ros.card import load_card
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions, SegmentOptions
@@ -21,16 +23,23 @@ from fassst_ros.models import resolve_model
 from fassst_ros.runtimes import RUNTIMES
 from fassst_ros.types import ConfigError, FassstError
 
-SUITES = ("network", "stages", "node")
+#: Suite -> what it measures. In this order they run.
+SUITES = {
+    "network": "the model alone",
+    "stages": "all around it, without ROS",
+    "node": "the real node over DDS",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst bench`."""
     parser.add_argument(
         "--suite",
+        nargs="+",
         choices=(*SUITES, "all"),
-        default="all",
-        help="network: the model alone; stages: all around it, without ROS; node: the real node over DDS",
+        default=["all"],
+        metavar="SUITE",
+        help="; ".join(f"{name}: {words}" for name, words in SUITES.items()) + "; all (default)",
     )
     parser.add_argument(
         "--runtime",
@@ -51,7 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lower the score threshold until N instances are kept (0: the card's threshold)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the report there")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="also write the report there, and its plots to images/ beside it",
+    )
+    node.add_arguments(parser)
     add_settings(parser, RuntimeOptions, "model", skip=("runtime",))
 
 
@@ -74,42 +89,84 @@ def run(args: argparse.Namespace) -> int:
     single = dataclasses.replace(options, runtime="auto" if args.runtime == "all" else args.runtime)
     chosen = SegmentOptions(score_threshold=suites.threshold_for(single, image, args.objects))
     names = list(RUNTIMES) if args.runtime == "all" else [args.runtime]
-    report: dict[str, Any] = {
+    facts = {
+        "command": _command(args, options),
+        "date": datetime.now().astimezone().isoformat(" ", "seconds"),
         "machine": machine_facts(),
         "model": f"{card.name} {card.version}, {card.input_width}x{card.input_height}",
         "image": f"{image.shape[1]}x{image.shape[0]}, {args.image.name if args.image else 'made up'}",
-        "suites": {},
-        "notes": [],
     }
-    note = report["notes"].append
+    notes: list[str] = []
+    note = notes.append
     if args.objects:
         note(f"score threshold {chosen.score_threshold:.4f}, so that {args.objects} instances are kept")
-    if os.getloadavg()[0] > 1:
-        note(f"the machine was busy with other work (load {os.getloadavg()[0]:.1f}): times are too long")
-    makers: dict[str, Callable[[], list[Timing]]] = {
+    makers: dict[str, Callable[[], Suite]] = {
         "network": lambda: suites.network_suite(model, card, image, names, options, args.repeats, note),
         "stages": lambda: suites.stages_suite(single, chosen, image, args.repeats),
-        "node": lambda: node_suite(model, single, chosen, image, args.repeats, note),
+        "node": lambda: node.node_suite(
+            model, single, chosen, image, note, say, args.node_parts, args.node_seconds
+        ),
     }
-    for suite in SUITES if args.suite == "all" else (args.suite,):
-        say(f"measuring: {suite}")
-        found: list[Timing] = []
+    asked = [name for name in SUITES if name in args.suite or "all" in args.suite]
+    found = _measure({name: makers[name] for name in asked}, note, say)
+    print_report(facts, found, notes)
+    _write(args, facts, found, notes)
+    return 0 if len(found) == len(asked) else 1
+
+
+def _measure(
+    makers: dict[str, Callable[[], Suite]], note: Callable[[str], None], say: Callable[[str], None]
+) -> dict[str, Suite]:
+    """What each suite found; those that failed are missing, and `note` is told why."""
+    mood = Mood()
+    mood.look()
+    found: dict[str, Suite] = {}
+    for name, make in makers.items():
+        say(f"measuring: {name}")
         try:
-            found = makers[suite]()
+            suite = make()
         except FassstError as err:
-            note(f"{suite}: not measured: {err}")
-        report["suites"][suite] = [dataclasses.asdict(t) for t in found]
-    print_report(report)
-    for path, text in (
-        (args.json, json.dumps(report, indent=2) + "\n"),
-        (args.markdown, to_markdown(report)),
-    ):
-        if path is not None:
-            _write(path, text)
-    return 0 if all(report["suites"].values()) else 1
+            note(f"{name}: not measured: {err}")
+        else:
+            if suite.tables or suite.plots:
+                found[name] = suite
+        mood.look(name)
+    for words in mood.verdict():
+        note(words)
+    return found
 
 
-def _write(path: Path, text: str) -> None:
+def _command(args: argparse.Namespace, options: RuntimeOptions) -> str:
+    """The command without this machine's folders, for a report that others read."""
+    words = ["fassst", "bench", "--suite", *args.suite]
+    if options.model:
+        words += ["--model", Path(options.model).name]
+    if args.runtime != "auto":
+        words += ["--runtime", args.runtime]
+    if args.image is not None:
+        words += ["--image", args.image.name]
+    for option in ("precision", "threads"):
+        if (value := getattr(options, option)) != getattr(RuntimeOptions(), option):
+            words += [f"--{option}", str(value)]
+    for option, default in (("repeats", 100), ("objects", 0)):
+        if (value := getattr(args, option)) != default:
+            words += [f"--{option}", str(value)]
+    return shlex.join(words)
+
+
+def _write(
+    args: argparse.Namespace, facts: dict[str, Any], found: dict[str, Suite], notes: list[str]
+) -> None:
+    if args.markdown is not None:
+        pictures = write_plots(found, args.markdown, notes.append)
+        _write_text(args.markdown, to_markdown(facts, found, notes, pictures))
+    if args.json is not None:
+        measured = {name: dataclasses.asdict(suite) for name, suite in found.items()}
+        content = {**facts, "summary": summary_table(found).rows, "suites": measured, "notes": notes}
+        _write_text(args.json, json.dumps(content, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.bench.measure import Timing, measure, timing
+from fassst_ros.bench.report import Suite, timing_table
 from fassst_ros.card import ModelCard
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.images import read_image
@@ -88,7 +89,7 @@ def network_suite(
     options: RuntimeOptions,
     repeats: int,
     note: Callable[[str], None],
-) -> list[Timing]:
+) -> Suite:
     """One inference in each of the runtimes `names` that works here; `note` is told of the others."""
     feed = input_buffer(card.input_height, card.input_width)
     prepare(Frame(image, "bgr"), card.input_height, card.input_width, feed)
@@ -104,12 +105,11 @@ def network_suite(
                 found.append(measure(label, infer, repeats, 10, runtime.device))
         except FassstError as err:
             note(f"network in {name}: not measured: {err}")
-    return found
+    title = "Network alone: one inference of one image"
+    return Suite(title, (timing_table("Runtimes [ms]", found),) if found else ())
 
 
-def stages_suite(
-    options: RuntimeOptions, chosen: SegmentOptions, image: UInt8Array, repeats: int
-) -> list[Timing]:
+def stages_suite(options: RuntimeOptions, chosen: SegmentOptions, image: UInt8Array, repeats: int) -> Suite:
     """Every stage between camera and message; what grows with the objects also for a busy street."""
     jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     frame = Frame(image, "bgr")
@@ -142,7 +142,9 @@ def stages_suite(
     many = f"{OBJECTS} made-up objects"
     timings.append(measure("postprocess", busy_street, repeats, note=many))
     timings += _growing(busy_street(), image, card, repeats, many)
-    return timings + [_tracking(n, card, repeats) for n in TRACKED]
+    timings += [_tracking(n, card, repeats) for n in TRACKED]
+    title = f"Stages of a {WIDTH}x{HEIGHT} frame, without ROS"
+    return Suite(title, (timing_table("Stages [ms]", timings),))
 
 
 def _growing(

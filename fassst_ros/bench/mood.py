@@ -1,0 +1,81 @@
+"""How steady the machine was during a measurement: other programs' share of it, and a fixed operation."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+#: Share of all cores that others may use, and spread of the fixed operation, before a report warns.
+OTHERS, SPREAD = 0.05, 0.15
+_RUNS = 25
+
+
+@dataclass(slots=True)
+class Mood:
+    """Ask `look` before the first suite and after each; `verdict` is what a reader must know.
+
+    Of the fixed operation (a blur of 2048x1024 pixels on all cores) each look keeps the median of 25 runs.
+    """
+
+    looks: list[tuple[str, float]] = field(default_factory=list)
+    _times: tuple[float, float, float] | None = None
+    _others: dict[str, float] = field(default_factory=dict)
+
+    def look(self, after: str = "") -> None:
+        """after: the suite that has just ended; "" before the first."""
+        now = _cpu_seconds()
+        if self._times is not None and now is not None:
+            total, busy, own = (new - old for new, old in zip(now, self._times, strict=True))
+            self._others[after] = max(0.0, busy - own) / total if total else 0.0
+        self.looks.append((after, _fixed_operation()))
+        self._times = _cpu_seconds()
+
+    def verdict(self) -> list[str]:
+        """Sentences for the notes, the first one always; more where the machine was not steady."""
+        times = [milliseconds for _, milliseconds in self.looks]
+        spread = max(times) / min(times) - 1
+        words = [
+            f"a fixed operation took {min(times):.2f} to {max(times):.2f} ms before, between and after the "
+            f"suites (spread {100 * spread:.0f} %)"
+        ]
+        if self._others:
+            most = max(self._others, key=lambda name: self._others[name])
+            words[0] += (
+                f"; other programs used at most {100 * self._others[most]:.0f} % of the cores ({most})"
+            )
+            if self._others[most] > OTHERS:
+                words.append("the machine was busy with other programs: times are too long. Measure again")
+        if spread > SPREAD:
+            slow = max(self.looks, key=lambda look: look[1])[0]
+            place = f"after {slow}" if slow else "at the beginning"
+            words.append(f"the machine was not equally fast all the time: slowest {place}")
+        return words
+
+
+def _fixed_operation() -> float:
+    """Median time in milliseconds."""
+    image = np.random.default_rng(0).integers(0, 256, (1024, 2048), np.uint8)
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        cv2.GaussianBlur(image, (0, 0), 4)
+        times.append((time.perf_counter() - start) * 1e3)
+    return float(np.median(times))
+
+
+def _cpu_seconds() -> tuple[float, float, float] | None:
+    """(all cores' time, busy part of it, ours and our ended children's), in seconds; None where unknown."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+        ticks = [int(value) for value in fields]  # user nice system idle iowait irq softirq steal
+        own = os.times()
+        total = sum(ticks) / os.sysconf("SC_CLK_TCK")
+        idle = (ticks[3] + ticks[4]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):  # not Linux
+        return None
+    return total, total - idle, sum(own[:4])

@@ -1,0 +1,65 @@
+"""The plots of `fassst bench` and `fassst compare`: SVG files drawn by matplotlib."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fassst_ros.bench.report import Plot, Suite, plot_name
+from fassst_ros.evaluation.curves import save
+from fassst_ros.types import ConfigError
+
+#: Colours that are told apart in grey, too; each comes with a marker of its own.
+STYLES = (("#1f5fa8", "o"), ("#d9822b", "s"), ("#6b7280", "^"), ("#2e7d4f", "D"), ("#8e4ec6", "v"))
+_SIZE = (6.4, 3.4)  # inches
+
+
+def write_plots(suites: Mapping[str, Suite], markdown: Path, note: Callable[[str], None]) -> dict[str, str]:
+    """Draw all plots beside a Markdown file that is to be written, in images/<its name>/.
+
+    Returns `plot_name` -> link from that file; nothing, with a note, where matplotlib is missing.
+    Raises ConfigError if a file cannot be written.
+    """
+    plots = [plot for suite in suites.values() for plot in suite.plots]
+    if not plots:
+        return {}
+    if importlib.util.find_spec("matplotlib") is None:
+        note("plots: not drawn: matplotlib is not installed (pip install matplotlib)")
+        return {}
+    folder = Path("images", markdown.stem)
+    links = {}
+    for plot in plots:
+        link = folder / f"{plot_name(plot)}.svg"
+        write_plot(plot, markdown.parent / link)
+        links[plot_name(plot)] = link.as_posix()
+    return links
+
+
+def write_plot(plot: Plot, path: Path) -> None:
+    """Draw one plot as SVG. Raises ConfigError if the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, _SIZE, lambda figure: draw(plot, figure))
+    except OSError as err:
+        raise ConfigError(f"cannot write {path}: {err.strerror or err}") from err
+
+
+def draw(plot: Plot, figure: Any) -> None:
+    """Lines with markers; a series of one point is a dot with its name. Both axes start at 0."""
+    axes = figure.subplots()
+    lines = [points for points in plot.series.values() if len(points) > 1]
+    for number, (name, points) in enumerate(plot.series.items()):
+        color, marker = STYLES[number % len(STYLES)]
+        xs, ys = zip(*points, strict=True)
+        if len(points) > 1:
+            axes.plot(xs, ys, marker=marker, color=color, ms=5, lw=1.5, label=name)
+        else:
+            axes.plot(xs, ys, marker=marker, color=color, ms=6)
+            axes.annotate(name, (xs[0], ys[0]), (6, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=plot.x, ylabel=plot.y, title=plot.title)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    if lines:
+        axes.legend(frameon=False, fontsize=8)
