@@ -1,36 +1,61 @@
-"""The node suite: starts the real node as a process, and a camera and listener as another one.
+"""The node suite: the real node as a process, cameras and the listener of its results as others.
 
-Imports no ROS itself; fassst_ros/ros/bench_client.py is the other process.
+Imports no ROS itself; fassst_ros/ros/bench_client.py and bench_cameras.py are the other processes.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
+import argparse
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from fassst_ros.bench.measure import Timing, timing
+from fassst_ros.bench.node_parts import Bench
+from fassst_ros.bench.node_session import Setup
+from fassst_ros.bench.report import Suite
 from fassst_ros.config import RuntimeOptions, SegmentOptions
-from fassst_ros.models import shared_folders
-from fassst_ros.processes import TRANSPORT, large_images
-from fassst_ros.types import FassstError, RuntimeUnavailable, UInt8Array
+from fassst_ros.types import ConfigError, FassstError, RuntimeUnavailable, UInt8Array
 
-#: Encodings that the camera process sends, one after the other.
-ENCODINGS = ("bgr8", "rgb8", "mono8", "yuv422", "bayer_rggb8", "jpeg")
-#: What the node does to a frame after it was taken from the middleware, without the network.
-OWN_WORK = ("decode", "resize", "postprocess", "fill", "publish")
-#: How long the client may take at most besides its frames, in seconds; an engine may have to be built.
-PATIENCE = 300.0
-_RATE = 8.0  # frames a second: below what any of our targets can do, so that nothing is dropped
+#: Part -> what it measures.
+PARTS = {
+    "stages": "the stages of a frame, in every encoding",
+    "rates": "latency at 10, 20 and 30 Hz and the highest rate of one camera, bgr8 and JPEG",
+    "cameras": "1, 2, 4 and 8 cameras",
+    "instances": "0, 10, 30 and 49 instances in a frame",
+    "transports": "settings of Fast DDS",
+}
+SECONDS = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the node suite."""
+    told = "; ".join(f"{name}: {what}" for name, what in PARTS.items())
+    parser.add_argument(
+        "--node-parts",
+        type=_parts,
+        default=tuple(PARTS),
+        metavar="PART,PART",
+        help=f"parts of the node suite (all). {told}",
+    )
+    parser.add_argument(
+        "--node-seconds",
+        type=float,
+        default=SECONDS,
+        metavar="S",
+        help="time of one pass of the node suite (%(default)s)",
+    )
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    wrong = [name for name in names if name not in PARTS]
+    if wrong or not names:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected some of {','.join(PARTS)}")
+    return names
 
 
 def node_suite(
@@ -38,123 +63,51 @@ def node_suite(
     options: RuntimeOptions,
     chosen: SegmentOptions,
     image: UInt8Array,
-    repeats: int,
     note: Callable[[str], None],
-) -> list[Timing]:
-    """All parts of a frame's way through the node, in every encoding.
+    say: Callable[[str], None] = lambda _: None,
+    parts: Sequence[str] = tuple(PARTS),
+    seconds: float = SECONDS,
+) -> Suite:
+    """The parts of the suite; note: is told what could not be measured. say: is told what happens.
 
-    Raises RuntimeUnavailable where ROS 2 or our messages are missing, FassstError if a process fails.
+    Raises RuntimeUnavailable where ROS 2 or our messages are missing, ConfigError for a wrong time, and
+    FassstError if no part could be measured.
     """
     if find_spec("rclpy") is None or find_spec("fassst_ros.msg") is None:
         raise RuntimeUnavailable(
             "it needs ROS 2 and the built messages. Source your workspace, or use `make setup` and .venv"
         )
+    if not 0.1 <= seconds <= 600:
+        raise ConfigError(f"--node-seconds is {seconds:g}; expected 0.1 to 600")
+
+    def tell(text: str) -> None:
+        say(f"node: {text}")
+
+    start, found, problems = time.monotonic(), [], []
     with tempfile.TemporaryDirectory(prefix="fassst_bench_") as name:
         folder = Path(name)
-        parts = _measure(model, options, chosen, image, repeats, folder)
-    timings = []
-    for encoding, stages in parts.items():
-        own = [sum(frame) for frame in zip(*(stages[stage] for stage in OWN_WORK), strict=False)]
-        for stage, milliseconds in {**stages, "own work": own}.items():
-            if milliseconds and (encoding == ENCODINGS[0] or stage in _DIFFERS):
-                timings.append(timing(f"{encoding}: {stage}", milliseconds, _SAID.get(stage, "")))
-        if len(stages["total"]) < repeats:
-            note(f"node, {encoding}: {repeats - len(stages['total'])} of {repeats} frames were not segmented")
-    return timings
-
-
-# What an encoding changes; the other parts are the same for all and told for the first one only.
-_DIFFERS = ("transport", "decode", "own work", "total")
-_SAID = {
-    "transport": "stamp to callback",
-    "wait": "callback to worker",
-    "own work": " + ".join(OWN_WORK),
-    "processing": "callback to published",
-    "total": "stamp to published",
-}
-
-
-def _measure(
-    model: Path,
-    options: RuntimeOptions,
-    chosen: SegmentOptions,
-    image: UInt8Array,
-    repeats: int,
-    folder: Path,
-) -> dict[str, dict[str, list[float]]]:
-    """encoding -> stage -> milliseconds of each frame."""
-    namespace = f"/fassst_bench_{os.getpid()}"  # nobody else's topics
-    np.save(folder / "image.npy", image)
-    parameters = {
-        **{
-            name: getattr(options, name)
-            for name in ("runtime", "precision", "threads", "device_id", "cache_dir")
-        },
-        "model": str(model),
-        "score_threshold": float(chosen.score_threshold),
-        "image_topics": ["camera", "jpeg/compressed"],
-        "autostart": True,
-    }
-    (folder / "node.yaml").write_text(
-        yaml.safe_dump({"/**": {"ros__parameters": parameters}}), encoding="utf-8"
+        np.save(folder / "image.npy", image)
+        bench = Bench(Setup(model, options, chosen, folder / "image.npy", seconds, tell), folder)
+        for part in parts:
+            tell(f"{part}: {PARTS[part]}")
+            try:
+                found.append(bench.run(part))
+            except FassstError as err:
+                problems.append(f"{part}: {err}")
+    if not found:
+        raise FassstError("\n".join(problems))
+    for problem in problems:
+        note(f"node, {problem}")
+    tell(f"took {time.monotonic() - start:.0f} s")
+    height, width = image.shape[:2]
+    return Suite(
+        f"The real node, end to end: {width}x{height} frames over DDS, separate processes",
+        tuple(table for part in found for table in part.tables),
+        tuple(plot for part in found for plot in part.plots),
+        tuple(row for part in found for row in part.summary),
+        (
+            "Milliseconds. Latency is from the stamp, set right before the camera process publishes, to the "
+            "arrival of the InstanceArray in a third process. A rate is sustained if less than 5 % of the "
+            f"frames stay without a result (ros2_benchmark); passes take {seconds:g} s.",
+        ),
     )
-    node_command = ["-m", "fassst_ros.ros.node", "--ros-args", "-r", f"__ns:={namespace}"]
-    node_command += ["-r", "__node:=segment", "--params-file", str(folder / "node.yaml")]
-    client_command = [
-        "-m",
-        "fassst_ros.ros.bench_client",
-        str(folder / "image.npy"),
-        "--namespace",
-        namespace,
-    ]
-    client_command += [
-        "--frames",
-        str(repeats),
-        "--rate",
-        str(_RATE),
-        "--patience",
-        str(PATIENCE),
-        *ENCODINGS,
-    ]
-    environment = _environment(folder)
-    with (folder / "node.log").open("wb") as log:
-        node = subprocess.Popen([sys.executable, *node_command], env=environment, stdout=log, stderr=log)
-        try:
-            limit = PATIENCE + len(ENCODINGS) * (repeats / _RATE + 30)
-            client = subprocess.run(
-                [sys.executable, *client_command],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=limit,
-            )
-        except subprocess.TimeoutExpired as err:
-            raise FassstError(f"the camera process did not end within {limit:.0f} s") from err
-        finally:
-            _end(node)
-    if client.returncode:
-        tail = (folder / "node.log").read_text(encoding="utf-8", errors="replace").strip()[-1500:]
-        raise FassstError(f"{client.stderr.strip()[-1500:]}\nThe node said: {tail or 'nothing'}")
-    parts: dict[str, dict[str, list[float]]] = json.loads(client.stdout.splitlines()[-1])
-    return parts
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """This process's, on this machine only, with Fast DDS set up for large images as in our launch file."""
-    environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOG_DIR": str(folder)}
-    profiles = [config / "fastdds_large_images.xml" for config in shared_folders("config")]
-    profile = next((file for file in profiles if file.is_file()), None)
-    if profile is None or any(os.environ.get(name) for name in TRANSPORT):
-        return environment
-    return environment | large_images(profile)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGINT, and after ten seconds the end."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

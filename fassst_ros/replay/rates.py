@@ -3,8 +3,9 @@
 Frames lie in memory and are published at a set rate for a set time. A rate is sustained if less than
 5 % of the frames stay without a result. What measures a rate is passed in; this module knows no ROS.
 Source: NVIDIA Isaac ROS, ros2_benchmark, "peak throughput". Differences: the search is a bisection down to
-5 % of the rate instead of one down to 10 Hz and steps of 5 Hz, what was found is confirmed by a pass of
-twice the time instead of the mean of five, and a rate that the player did not hold itself never counts.
+5 % of the rate instead of one down to 10 Hz and steps of 5 Hz, it starts at the rate of the results of a pass
+that was too fast, what was found is confirmed by a pass of twice the time instead of the mean of five, and a
+rate that the player did not hold itself never counts.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 MISSING = 0.05
 #: Share of the asked rate that the player must reach for the pass to count.
 HELD = 0.98
-#: Frames of a camera in one pass at least: one of them may be missing.
+#: Frames in one pass at least, of all cameras together: one of them may be missing.
 LEAST_FRAMES = 25
+#: Frames of each camera in one pass at least.
+LEAST_FRAMES_EACH = 5
 #: The search ends when the bounds are so close to each other, relative to the rate.
 TOLERANCE = 0.05
 #: How much slower what was found is tried again, if it is not sustained a second time.
@@ -35,6 +38,8 @@ class RateRecord:
     the frames of this pass (received, dropped, stale, failed, segmented). latency_ms: stamp, set right
     before publishing, to the arrival of the result in the measuring process: p50, p90, p99.
     stages_ms: stage of the node -> p50, p90, p99. Percentiles are None where nothing came.
+    by_camera: frames with a result, camera by camera; empty where it was not told apart.
+    cpu_ms: time of all cores together that the node's process took for one result, where it is known.
     """
 
     rate: float
@@ -47,6 +52,13 @@ class RateRecord:
     counters: dict[str, int] = field(default_factory=dict)
     latency_ms: dict[str, float | None] = field(default_factory=dict)
     stages_ms: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    by_camera: tuple[int, ...] = ()
+    cpu_ms: float | None = None
+
+    @property
+    def results(self) -> float:
+        """Results a second, of all cameras together."""
+        return self.played * self.cameras * (1 - self.missing)
 
     @property
     def missing(self) -> float:
@@ -97,51 +109,60 @@ class HighestRate:
 Measure = Callable[[float, str, float], RateRecord]
 
 
-def frames_of(rate: float, seconds: float) -> int:
+def frames_of(rate: float, seconds: float, cameras: int = 1) -> int:
     """How many frames a pass has for each camera."""
-    return max(LEAST_FRAMES, math.ceil(rate * seconds))
+    least = max(LEAST_FRAMES_EACH, math.ceil(LEAST_FRAMES / cameras))
+    return max(least, math.ceil(rate * seconds))
 
 
 def highest_rate(
-    measure: Measure, known: Sequence[RateRecord], lowest: float = 1.0, highest: float = 240.0
+    measure: Measure,
+    known: Sequence[RateRecord],
+    lowest: float = 1.0,
+    highest: float = 240.0,
+    confirm: bool = True,
 ) -> HighestRate:
-    """Search the highest sustained rate between `lowest` and `highest` Hz, and confirm it.
+    """Search the highest sustained rate of each camera between `lowest` and `highest` Hz, and confirm it.
 
     known: passes that were measured already; they narrow the bounds.
     """
-    good, bad, limit = _bounds(known)
-    while bad > good * (1 + TOLERANCE):
-        probe = _between(good, bad, lowest, highest)
-        if probe is None:
-            break
+    good = max((record.rate for record in known if record.sustained), default=0.0)
+    above = [record for record in known if record.rate > good]
+    bad = min(above, key=lambda record: record.rate) if above else None
+    while (probe := _between(good, bad, lowest, highest)) is not None:
         found = measure(probe, "search", 1.0)
         if found.sustained:
             good = probe
         else:
-            bad, limit = probe, _limit(found)
+            bad = found
+    limit = "search" if bad is None else _limit(bad)
     if not good:
         return HighestRate(None, limit)
-    return _confirm(measure, good, "search" if math.isinf(bad) else limit)
+    return _confirm(measure, good, limit) if confirm else HighestRate(good, limit)
 
 
-def _bounds(known: Sequence[RateRecord]) -> tuple[float, float, str]:
-    """(highest sustained rate or 0, lowest rate above it that is not, what limits it)."""
-    good = max((record.rate for record in known if record.sustained), default=0.0)
-    above = [record for record in known if record.rate > good]
-    if not above:
-        return good, math.inf, "search"
-    first = min(above, key=lambda record: record.rate)
-    return good, first.rate, _limit(first)
+def _between(good: float, bad: RateRecord | None, lowest: float, highest: float) -> float | None:
+    """The next rate to try, None if the bounds are close enough or at the end of the range.
 
-
-def _between(good: float, bad: float, lowest: float, highest: float) -> float | None:
-    """The next rate to try, None if there is none: doubled or halved until both bounds are known."""
-    if not good:
-        probe = math.sqrt(lowest * highest) if math.isinf(bad) else max(bad / 2, lowest)
-        return _readable(probe) if probe < bad else None
-    if math.isinf(bad):
+    good: the highest sustained rate, 0 if none is known. bad: the slowest pass above it that is not.
+    """
+    step = 1 + TOLERANCE
+    if bad is None:
+        if not good:
+            return _readable(math.sqrt(lowest * highest))
         return min(2 * good, highest) if good < highest else None
-    return _readable(math.sqrt(good * bad))
+    # What comes out of a node that gets too much is about what it sustains.
+    guess = bad.results / bad.cameras
+    if not good:
+        probe = max(lowest, min(guess, bad.rate / step**2))
+        return _readable(probe) if probe < bad.rate else None
+    if bad.rate <= good * step:
+        return None
+    if good * step <= guess <= bad.rate / step:
+        return _readable(guess)
+    if abs(guess - good) < TOLERANCE / 2 * good and good * step**2 < bad.rate:
+        return _readable(good * step)  # the guess was right: nothing above it is to be expected
+    return _readable(math.sqrt(good * bad.rate))
 
 
 def _confirm(measure: Measure, found: float, limit: str) -> HighestRate:

@@ -1,124 +1,114 @@
-"""Camera and listener of `fassst bench`: publishes one image in several encodings, records the latency.
+"""Listener of `fassst bench`: lets the cameras play, and measures when the node's results arrive here.
 
-    python -m fassst_ros.ros.bench_client IMAGE.npy --namespace /bench --frames 100 bgr8 jpeg
+    python -m fassst_ros.ros.bench_client IMAGE.npy --logs DIR --group left right --group jpeg/compressed
 
-The node must be called `segment`, with the cameras `camera` (raw) and `jpeg/compressed`. The last line
-printed is a JSON object: encoding -> stage -> milliseconds of each frame.
+The node must be /segment, with the topics of all groups as its image_topics. Commands are lines of JSON on
+standard input, whose end also ends the process; each causes one event, a line of JSON on standard output:
+{"play": 0, "encoding": "bgr8", "rate": 30, "kind": "fixed", "times": 1} lets all cameras of the first group
+play and causes "pass", with the RateRecord and the times of every stage; {"set": {"score_threshold": 0.3}}
+changes parameters of the node and causes "set". The first event is "ready", with what the node runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import array
+import dataclasses
 import json
+import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from rclpy.parameter import Parameter
 
-from fassst_ros.ros.convert import to_image
-from fassst_ros.ros.listen import RELIABLE, Listener
+from fassst_ros.processes import Family
+from fassst_ros.ros.cameras import make_cameras
+from fassst_ros.ros.live_passes import Passes
+from fassst_ros.ros.live_player import emit
 from fassst_ros.ros.process import process, spin_until
-from fassst_ros.types import ConfigError, FassstError, InputError, UInt8Array
+from fassst_ros.ros.receive import activate, call
+from fassst_ros.types import ConfigError, FassstError, InputError
 
-#: Frames of each encoding that are sent before those that count.
-WARM_UP = 5
-
-
-def encode(image: UInt8Array, encoding: str) -> Image | CompressedImage:
-    """The image (H, W, 3), BGR, as a message of this encoding. Raises ConfigError for another one."""
-    header = Header(frame_id="camera")
-    if encoding == "jpeg":
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-        return CompressedImage(
-            header=header, format="bgr8; jpeg compressed bgr8", data=array.array("B", data.tobytes())
-        )
-    makers: dict[str, Callable[[], Any]] = {
-        "bgr8": lambda: image,
-        "rgb8": lambda: cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
-        "bgra8": lambda: cv2.cvtColor(image, cv2.COLOR_BGR2BGRA),
-        "mono8": lambda: cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
-        # What the pixels show does not matter for the time that decoding takes.
-        "yuv422": lambda: np.ascontiguousarray(image[..., :2]),
-        "bayer_rggb8": lambda: np.ascontiguousarray(image[..., 1]),
-    }
-    if encoding not in makers:
-        raise ConfigError(f"encoding {encoding!r}; expected one of jpeg, {', '.join(makers)}")
-    return to_image(makers[encoding](), encoding, header)
+NODE = "/segment"
+#: How long an active node may take to be heard, and to answer, in seconds.
+CONNECTED = 30.0
 
 
 class Client:
-    """Publishers of both cameras, and subscriptions to all that the node tells of them."""
+    """The passes of every group of cameras. groups: their topics."""
 
-    def __init__(self, node: Node, namespace: str) -> None:
-        self._node = node
-        self._publishers = {
-            "camera": node.create_publisher(Image, f"{namespace}/camera", RELIABLE),
-            "jpeg": node.create_publisher(CompressedImage, f"{namespace}/jpeg/compressed", RELIABLE),
-        }
-        self._listeners = {
-            camera: Listener(node, f"{namespace}/segment/{camera}") for camera in self._publishers
-        }
+    def __init__(self, node: Node, family: Family, groups: Sequence[Sequence[str]], seconds: float) -> None:
+        self._node, self._groups = node, groups
+        cameras = make_cameras([topic for group in groups for topic in group])
+        prefixes = {camera.topic: f"{NODE}/{camera.name}".rstrip("/") for camera in cameras}
+        self._passes = [
+            Passes(node, NODE, [prefixes[topic] for topic in group], family, seconds) for group in groups
+        ]
 
-    def wait(self, patience: float) -> None:
-        """Until the node has subscribed to both cameras. Raises InputError if it does not."""
+    def connect(self, timeout: float) -> None:
+        """Bring the node to active and wait until it is heard; emits "ready". Raises InputError."""
+        activate(self._node, NODE, timeout, lambda _: None)
+        if not spin_until(self._node, lambda: all(p.connected() for p in self._passes), CONNECTED):
+            raise InputError(f"the node's results and diagnostics are not heard after {CONNECTED:.0f} s")
+        emit("ready", facts=self._passes[0].reports.facts)
 
-        def ready() -> bool:
-            return all(p.get_subscription_count() for p in self._publishers.values())
+    def play(self, group: int, encoding: str, rate: float, kind: str, times: float) -> None:
+        """One pass at a fixed rate; emits "pass"."""
+        passes = self._passes[group]
+        record = passes.at_rate(rate, kind, times, topics=list(self._groups[group]), encoding=encoding)
+        emit("pass", record=dataclasses.asdict(record), stages=passes.stages())
 
-        if not spin_until(self._node, ready, patience):
-            raise InputError(f"the node did not subscribe within {patience:.0f} s")
-        spin_until(self._node, lambda: False, 1.0)  # our own subscriptions are matched meanwhile
+    def set(self, parameters: Mapping[str, Any]) -> None:
+        """Change parameters of the node; emits "set". Raises ConfigError if the node refuses."""
+        request = SetParameters.Request()
+        request.parameters = [
+            Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()
+        ]
+        answer = call(self._node, SetParameters, f"{NODE}/set_parameters", request, CONNECTED)
+        refused = [result.reason for result in answer.results if not result.successful]
+        if refused:
+            raise ConfigError("; ".join(refused))
+        emit("set")
 
-    def run(self, message: Image | CompressedImage, frames: int, rate: float) -> dict[str, list[float]]:
-        """Publish `frames` frames at `rate` per second; stage -> milliseconds of those that came back."""
-        camera = "jpeg" if isinstance(message, CompressedImage) else "camera"
-        listener, publisher = self._listeners[camera], self._publishers[camera]
-        total = listener.stages["total"]
-        listener.clear()
-        due = time.monotonic()
-        for number in range(frames + WARM_UP):
-            due = max(due + 1 / rate, time.monotonic())
-            spin_until(self._node, lambda end=due: time.monotonic() >= end, 1 / rate + 1)  # type: ignore[misc]
-            message.header.stamp = self._node.get_clock().now().to_msg()
-            publisher.publish(message)
-            if number < WARM_UP:  # one at a time, so that none of them is replaced by the next
-                spin_until(self._node, lambda n=number: len(total) > n, 10.0)  # type: ignore[misc]
-        spin_until(self._node, lambda: len(total) >= frames + WARM_UP, 2.0)
-        spin_until(self._node, lambda: False, 0.1)
-        return {stage: values[WARM_UP:] for stage, values in listener.stages.items()}
+
+def serve(options: argparse.Namespace) -> None:
+    """Do what standard input says until it ends. Raises FassstError for what cannot be measured."""
+    with Family(dict(os.environ), options.logs, server="player") as family:
+        topics = [item for group in options.group for topic in group for item in ("--topic", topic)]
+        family.start("player", "fassst_ros.ros.bench_cameras", str(options.image), *topics)
+        with process("bench_client") as node:
+            client = Client(node, family, options.group, options.seconds)
+            client.connect(options.timeout)
+            for line in sys.stdin:
+                command = json.loads(line)
+                if "set" in command:
+                    client.set(command["set"])
+                else:
+                    client.play(command.pop("play"), **command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bench_client", description=__doc__)
-    parser.add_argument("image", type=Path)
-    parser.add_argument("encodings", nargs="+")
-    parser.add_argument("--namespace", required=True)
-    parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--rate", type=float, default=8.0)
-    parser.add_argument("--patience", type=float, default=60.0)
+    parser = argparse.ArgumentParser(
+        prog="bench_client", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image", type=Path, help="(H, W, 3) uint8 BGR, as numpy saves it")
+    parser.add_argument("--logs", type=Path, required=True, help="folder of the cameras' log")
+    parser.add_argument("--group", nargs="+", action="append", required=True, help="topics that play at once")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time of a pass (%(default)s)")
+    parser.add_argument("--timeout", type=float, default=300.0, help="for loading the model [s] (300)")
     options = parser.parse_args(arguments)
     try:
-        messages = {encoding: encode(np.load(options.image), encoding) for encoding in options.encodings}
-        with process("bench_client") as node:
-            client = Client(node, options.namespace)
-            client.wait(options.patience)
-            found = {e: client.run(m, options.frames, options.rate) for e, m in messages.items()}
+        serve(options)
+        return 0
     except FassstError as err:
         print(f"bench_client: {err}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(found))
-    return 0
 
 
 if __name__ == "__main__":

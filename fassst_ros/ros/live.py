@@ -102,19 +102,13 @@ def measure(options: argparse.Namespace, bag: ImageBag, speaker: Speaker, done: 
         with process("live_replay") as node:
             passes = Passes(node, options.node, prefixes, family, options.seconds)
             activate(node, options.node, options.timeout, lambda step: speaker.say(STEPS[step]))
-            if not spin_until(node, lambda: _connected(node, passes), CONNECTED):
+            if not spin_until(node, passes.connected, CONNECTED):
                 raise InputError(f"{options.node} does not publish {', '.join(passes.topics)}")
             done.topic, done.facts = passes.topics[0], dict(passes.reports.facts)
             done.facts["passes"] = f"{options.seconds:g} s each, cameras: {len(cameras)}"
             done.colors, done.threshold = dict(passes.reports.colors), passes.reports.threshold
             done.card = find_card(node, options.node)
             _play(options, bag.count, passes, speaker, done)
-
-
-def _connected(node: Any, passes: Passes) -> bool:
-    """Whether the node is heard, and says what it runs."""
-    reports = passes.reports
-    return all(map(node.count_publishers, passes.topics)) and bool(reports.colors and reports.cameras)
 
 
 def find_card(node: Any, target: str) -> ModelCard | None:

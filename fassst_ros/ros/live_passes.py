@@ -124,6 +124,11 @@ class Passes:
         """The InstanceArray topics that are heard."""
         return [listener.topic for listener in self._listeners]
 
+    def connected(self) -> bool:
+        """Whether the node is heard, and says what it runs."""
+        heard = all(map(self._node.count_publishers, self.topics))
+        return heard and bool(self.reports.colors and self.reports.cameras)
+
     def recorded(self, found: RecordedPass, progress: Callable[[int, int], None]) -> None:
         """Play the bag as it was recorded; progress: called with frames sent and segmented so far.
 
@@ -146,19 +151,22 @@ class Passes:
         found.stages_ms = {n: list(v) for n, v in stages.items() if len(v) == len(found.latency_ms)}
         progress(len(found.sent), len(found.latency_ms))
 
-    def at_rate(self, rate: float, kind: str, times: float = 1.0) -> RateRecord:
-        """Play frames from memory at `rate` Hz for `times` the set time."""
+    def at_rate(self, rate: float, kind: str, times: float = 1.0, **how: Any) -> RateRecord:
+        """Play frames from memory at `rate` Hz for `times` the set time.
+
+        how: what the player is told besides.
+        """
         before = self._begin(lambda *_: None)
-        self._player.tell(play="rate", rate=rate, frames=frames_of(rate, self._seconds * times))
+        frames = frames_of(rate, self._seconds * times, len(self._listeners))
+        self._player.tell(play="rate", rate=rate, frames=frames, **how)
         played = self._until_played(lambda _: None, lambda: None)
         stamps: list[list[int]] = played["stamps"]
         self._settle([list(camera[-1:]) for camera in stamps], before)
-        latency = [
-            (listener.results[stamp] - stamp) / 1e6
+        by_camera = [
+            [(listener.results[stamp] - stamp) / 1e6 for stamp in sent if stamp in listener.results]
             for listener, sent in zip(self._listeners, stamps, strict=True)
-            for stamp in sent
-            if stamp in listener.results
         ]
+        latency = [value for camera in by_camera for value in camera]
         count = len(stamps[0])
         return RateRecord(
             rate=rate,
@@ -171,6 +179,7 @@ class Passes:
             counters=self._counted(before),
             latency_ms=percentiles(latency, POINTS),
             stages_ms=self._stage_percentiles(),
+            by_camera=tuple(map(len, by_camera)),
         )
 
     def _on_result(self, raw: bytes, arrival: int) -> None:
@@ -232,7 +241,11 @@ class Passes:
         """What the node has counted since `before`."""
         return {name: count - before.get(name, 0) for name, count in self.reports.counters().items()}
 
-    def _stage_percentiles(self) -> dict[str, dict[str, float | None]]:
+    def stages(self) -> dict[str, list[float]]:
+        """Stage -> milliseconds of each frame of the last pass, camera by camera."""
         names = self._listeners[0].stages
         joined = {name: [t for one in self._listeners for t in one.stages[name]] for name in names}
-        return {name: percentiles(times, POINTS) for name, times in joined.items() if times}
+        return {name: times for name, times in joined.items() if times}
+
+    def _stage_percentiles(self) -> dict[str, dict[str, float | None]]:
+        return {name: percentiles(times, POINTS) for name, times in self.stages().items()}
