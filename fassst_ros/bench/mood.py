@@ -28,12 +28,12 @@ class Mood:
 
     def look(self, after: str = "") -> None:
         """after: the suite that has just ended; "" before the first."""
-        now = _cpu_seconds()
+        now = machine_seconds()
         if self._times is not None and now is not None:
             total, busy, own = (new - old for new, old in zip(now, self._times, strict=True))
             self._others[after] = max(0.0, busy - own) / total if total else 0.0
         self.looks.append((after, _fixed_operation()))
-        self._times = _cpu_seconds()
+        self._times = machine_seconds()
 
     def verdict(self) -> list[str]:
         """Sentences for the notes, the first one always; more where the machine was not steady."""
@@ -68,7 +68,7 @@ def _fixed_operation() -> float:
     return float(np.median(times))
 
 
-def _cpu_seconds() -> tuple[float, float, float] | None:
+def machine_seconds() -> tuple[float, float, float] | None:
     """(all cores' time, busy part of it, ours and our ended children's), in seconds; None where unknown."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
