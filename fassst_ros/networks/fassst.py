@@ -147,7 +147,7 @@ class FASSST(SegmentationNetwork):
         self.input_size, self.num_classes = (height, columns), num_classes
         self.slots = grid * grid
         self.mask_size = (2 * roi_size, 2 * roi_size)
-        self.matching, self.nms, self.scales = matching, nms, scales
+        self.matching, self.nms, self.scales, self.activation = matching, nms, scales, activation
         self.backbone: Backbone = BACKBONES[backbone](head_depth)
         e = (self.backbone.raw_channels, self.backbone.raw_stride)
         self.iam: PeakSlots | LevelSlots | GridSlots

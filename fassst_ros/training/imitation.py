@@ -86,9 +86,12 @@ def outputs_of(network: FASSST) -> Iterator[dict[str, list[Any]]]:
 
 
 def _distance(own: Tensor, given: Tensor) -> Tensor:
-    """Mean squared difference of two (B, C, h, w), relative to the mean square of the teacher's."""
-    given = given.float()
-    return (own.float() - given).square().mean() / (given.square().mean() + 1e-6)
+    """Mean squared difference of two (B, C, h, w), relative to the teacher's variance.
+
+    Each channel is compared around its mean: what a channel adds everywhere is the next bias's to undo.
+    """
+    own, given = (x.float() - x.float().mean((0, 2, 3), keepdim=True) for x in (own, given))
+    return (own - given).square().mean() / (given.square().mean() + 1e-6)
 
 
 def _disagreement(own: Dense, given: Dense) -> Tensor:

@@ -67,6 +67,8 @@ def train(
         check_recipe(run, recipe, changed)
         state.resume(run / CHECKPOINT)
         group.wait()  # all have read what the first one goes on to write
+        if state.done == 0 and recipe.teacher:
+            state.reactivate(_first_images(state, datasets), data_root)
         if group.first:
             open_folder(run, recipe, group, state.done)
         weights = run / f"{recipe.name}.safetensors"
@@ -142,6 +144,18 @@ def _loader(
         share=(state.group.rank, state.group.size),
     )
     return iter(loader)
+
+
+def _first_images(state: TrainingState, datasets: Sequence[SampleSet]) -> torch.Tensor:
+    """A batch as in the first phase, the same in every process."""
+    recipe, phase = state.recipe, state.recipe.schedule[0]
+    size, weights = (phase.input_height, phase.input_width), [d.weight for d in recipe.data]
+    count = recipe.optimisation.batch
+    loader = make_loader(
+        datasets, weights, size, count, count, workers=0, seed=recipe.seed, options=phase.augment
+    )
+    batch: Batch = next(iter(loader))
+    return batch.images.to(state.group.device)
 
 
 def _on_device(batch: Batch, device: torch.device) -> Batch:

@@ -59,6 +59,9 @@ class Optimisation:
     backbone_scale: float = setting(
         0.2, "learning rate of a backbone with given weights relative to lr", minimum=0.0
     )
+    relative: bool = setting(
+        False, "each tensor's rate is lr times the root mean square of its initial values (adamw)"
+    )
     weight_decay: float = setting(0.02, "on weights, not on biases and norms", minimum=0.0)
     warmup: int = setting(200, "steps of linear warm-up", minimum=0)
     decay: str = setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,10 +18,12 @@ from fassst_ros.card import MaskInfo, ModelCard
 from fassst_ros.labels import CLASS_LISTS
 from fassst_ros.networks import build_network
 from fassst_ros.networks.base import SegmentationNetwork
+from fassst_ros.networks.fassst import FASSST
 from fassst_ros.training.distributed import Group, Losses
 from fassst_ros.training.imitation import Imitation, load_teacher
-from fassst_ros.training.options import Optimisation, Recipe, Schedule
+from fassst_ros.training.options import Optimisation, Recipe, Schedule, Teacher
 from fassst_ros.training.pretrained import find_initial, load_initial, load_published
+from fassst_ros.training.reactivation import reactivate
 from fassst_ros.types import ConfigError, FassstError
 
 log = logging.getLogger(__name__)
@@ -95,10 +98,30 @@ class TrainingState:
         options = self.recipe.teacher
         if options is None:
             return Losses(self.network)
+        return Imitation(self.network, self._teacher(options, data_root), options)
+
+    def _teacher(self, options: Teacher, data_root: Path) -> SegmentationNetwork:
         path = find_initial(options.weights, data_root, "teacher: weights")
         names = [c.name for c in CLASS_LISTS[self.recipe.classes]]
-        teacher = load_teacher(path, self.network.input_size, names)
-        return Imitation(self.network, teacher.to(self.group.device), options)
+        return load_teacher(path, self.network.input_size, names).to(self.group.device)
+
+    def reactivate(self, images: Tensor, data_root: Path) -> None:
+        """Before the first step: fit weights that the teacher learned with SiLU to a network with ReLU.
+
+        images (B, H, W, 3) uint8 as in training. Nothing happens to networks that do not start as their
+        teacher, or have its activation.
+        """
+        options = self.recipe.teacher
+        if options is None or self.recipe.initial_weights != options.weights:
+            return
+        teacher = self._teacher(options, data_root)
+        kinds = [n.activation if isinstance(n, FASSST) else "" for n in (self.network, teacher)]
+        if kinds != ["relu", "silu"]:
+            return
+        log.info("fitting ReLU to the SiLU of %s", options.weights)
+        reactivate(self.network.eval(), teacher, images)  # type: ignore[arg-type]
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimiser = make_optimiser(self.network, self.recipe)
 
     @property
     def rate(self) -> float:
@@ -217,11 +240,23 @@ def make_optimiser(network: SegmentationNetwork, recipe: Recipe) -> torch.optim.
     options = recipe.optimisation
     scale = options.backbone_scale if recipe.backbone_weights or recipe.initial_weights else 1.0
     groups = network.parameter_groups(options.lr, options.weight_decay, scale)
+    if options.relative:
+        groups = [own for group in groups for own in _relative(group)]
     for group in groups:
         group["peak"] = group["lr"]
     if options.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=options.momentum)
     return torch.optim.AdamW(groups, foreach=True)
+
+
+def _relative(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A group for each tensor, with its rate (Adafactor: Shazeer and Stern 2018, section 8).
+
+    Where norms were folded into convolutions, their weights differ in size by a factor of a thousand.
+    """
+    for tensor in group["params"]:
+        size = float(tensor.detach().square().mean().sqrt())
+        yield {**group, "params": [tensor], "lr": group["lr"] * max(size, 1e-3)}
 
 
 def rate_factor(options: Optimisation, step: int, steps: int) -> float:

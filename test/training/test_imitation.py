@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tiny_run import read_log, recipe_file, write_cars
@@ -17,6 +19,7 @@ from fassst_ros.training.distributed import Group
 from fassst_ros.training.imitation import Imitation
 from fassst_ros.training.loop import train
 from fassst_ros.training.options import Teacher, load_recipe
+from fassst_ros.training.reactivation import reactivate
 from fassst_ros.training.state import TrainingState
 from fassst_ros.types import ConfigError, ModelError
 
@@ -86,6 +89,52 @@ def test_a_run_comes_nearer_to_its_teacher(data_root: Path, tmp_path: Path) -> N
     assert log[-1]["step"] == 24  # over both input sizes
     assert log[-1]["features"] < 0.7 * log[0]["features"]
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+def test_relu_starts_near_what_silu_gave(data_root: Path) -> None:
+    def parts(kind: SegmentationNetwork, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            levels = kind.features(x).levels  # type: ignore[operator]
+        return torch.cat([(level - level.mean((0, 2, 3), keepdim=True)).flatten() for level in levels])
+
+    images = [cv2.imread(str(data_root / f"{i}.jpg")) for i in range(8)]
+    x = torch.from_numpy(np.stack([cv2.resize(image, (96, 96)) for image in images]))
+    teacher, plain, fitted = network().eval(), network(activation="relu").eval(), network(activation="relu")
+    for module in teacher.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:  # a signal that neither dies nor explodes
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.normal_(module.bias, std=0.5)
+    teacher.backbone.stem[0].weight.data /= 100  # type: ignore[index, union-attr, operator]
+    for other in (plain, fitted):
+        other.load_state_dict(teacher.state_dict())
+    reactivate(fitted.eval(), teacher, x[:4])  # type: ignore[arg-type]
+    wanted = parts(teacher, x[4:])
+    error, naive = ((parts(n, x[4:]) - wanted).square().mean() for n in (fitted, plain))
+    assert error < 0.5 * wanted.square().mean()
+    assert error < 0.3 * naive
+
+
+@pytest.mark.parametrize(("activation", "fits"), [("relu", True), ("hardswish", False), ("silu", False)])
+def test_a_run_begins_with_fitted_weights(
+    data_root: Path, tmp_path: Path, activation: str, fits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recipe_file(
+        tmp_path,
+        config={**CONFIG, "activation": activation},
+        initial_weights="teacher.safetensors",
+        teacher={"weights": "teacher.safetensors"},
+    )
+    with caplog.at_level("INFO"):
+        train(load_recipe(path, ["schedule.0.steps=1", "schedule.1.steps=1"]), data_root, tmp_path / "run")
+    assert ("fitting ReLU to the SiLU" in caplog.text) == fits
+
+
+def test_rates_follow_the_size_of_each_tensor(tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file(tmp_path), ["optimisation.relative=true", "optimisation.lr=0.01"])
+    state = TrainingState.start(recipe, tmp_path, Group(torch.device("cpu")))
+    for group in state.optimiser.param_groups:
+        (tensor,) = group["params"]
+        assert group["peak"] == pytest.approx(0.01 * max(1e-3, float(tensor.detach().square().mean().sqrt())))
 
 
 def test_what_cannot_teach_is_refused(data_root: Path, tmp_path: Path) -> None:
