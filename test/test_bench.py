@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny_model, tiny_card
 
+from fassst_ros.bench import peak
 from fassst_ros.bench.measure import machine_facts, measure, timing
+from fassst_ros.bench.network import thread_counts
 from fassst_ros.bench.suites import HEIGHT, WIDTH, bench_image, made_up_objects
 from fassst_ros.cli import main
 from fassst_ros.postprocess import postprocess
 from fassst_ros.preprocess import Geometry
+from fassst_ros.runtimes.base import usable_cores
 
 BOXES = np.float32([[8, 6, 40, 30], [30, 20, 60, 46]])
+
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's peak is measured with matrices that take no time."""
+    monkeypatch.setattr(peak, "SIDE", 16)
 
 
 @pytest.fixture
@@ -73,9 +82,13 @@ def test_machine_facts_name_what_decides() -> None:
 def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, report = bench(model, "--suite", "network", "--runtime", "onnxruntime")
     assert status == 0
-    (row,) = rows_of(report, "network")
-    assert (row["part"], row["runs"]) == ("onnxruntime, f32", 3)
-    assert "onnxruntime, f32" in capsys.readouterr().out
+    rows = rows_of(report, "network")
+    assert {row["runtime"] for row in rows} == {"onnxruntime f32"}
+    assert [row["threads"] for row in rows] == [usable_cores(), *thread_counts(usable_cores())[:-1]]
+    assert all(0 < row["p50"] <= row["p90"] <= row["p99"] for row in rows)
+    assert all(row["images/s"] == pytest.approx(1e3 / row["p50"]) for row in rows)
+    assert "int8: not measured: there is no tiny_int8.onnx beside tiny.onnx" in report["notes"]
+    assert "onnxruntime f32" in capsys.readouterr().out
 
     status, report = bench(model, "--suite", "stages", "--runtime", "onnxruntime")
     assert status == 0
@@ -91,11 +104,25 @@ def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert report["image"] == f"{WIDTH}x{HEIGHT}, made up"
 
 
+def test_thread_counts() -> None:
+    assert [thread_counts(n) for n in (1, 2, 3, 4, 6)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 6]]
+
+
+def test_one_number_of_threads_and_one_precision_as_asked(model: Path) -> None:
+    asked = ("--runtime", "openvino", "--precision", "f32", "--threads", "1")
+    status, report = bench(model, "--suite", "network", *asked)
+    assert status == 0
+    (row,) = rows_of(report, "network")
+    assert (row["runtime"], row["threads"]) == ("openvino f32", 1)
+    assert report["suites"]["network"]["plots"] == []
+    assert report["command"].endswith("--precision f32 --threads 1 --repeats 3")
+
+
 def test_all_runtimes_say_why_one_is_missing(model: Path) -> None:
     status, report = bench(model, "--suite", "network", "--runtime", "all")
     assert status == 0
-    measured = {row["part"].partition(",")[0] for row in rows_of(report, "network")}
-    told = {note.split()[2].rstrip(":") for note in report["notes"] if "not measured" in note}
+    measured = {row["runtime"].partition(" ")[0] for row in rows_of(report, "network")}
+    told = {note.split()[2] for note in report["notes"] if note.startswith("network in")}
     assert measured | told == {"tensorrt", "openvino", "onnxruntime", "torch"}
     assert not measured & told
     assert "onnxruntime" in measured

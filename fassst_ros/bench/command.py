@@ -14,6 +14,7 @@ from typing import Any
 from fassst_ros.bench import node, suites
 from fassst_ros.bench.measure import machine_facts
 from fassst_ros.bench.mood import Mood
+from fassst_ros.bench.network import network_suite
 from fassst_ros.bench.plots import write_plots
 from fassst_ros.bench.report import Suite, print_report, summary_table, to_markdown
 from fassst_ros.card import load_card
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if args.objects:
         note(f"score threshold {chosen.score_threshold:.4f}, so that {args.objects} instances are kept")
     makers: dict[str, Callable[[], Suite]] = {
-        "network": lambda: suites.network_suite(model, card, image, names, options, args.repeats, note),
+        "network": lambda: network_suite(model, image, names, options, args.repeats, note),
         "stages": lambda: suites.stages_suite(single, chosen, image, args.repeats),
         "node": lambda: node.node_suite(
             model, single, chosen, image, note, say, args.node_parts, args.node_seconds

@@ -1,10 +1,8 @@
-"""What is measured without ROS: the network in each runtime, and every stage around it."""
+"""Every stage of a frame's way around the network, without ROS; and the scenes that are measured."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from fassst_ros.images import read_image
 from fassst_ros.overlay import draw
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.postprocess import postprocess
-from fassst_ros.preprocess import Geometry, input_buffer, prepare
-from fassst_ros.runtimes import create_runtime
-from fassst_ros.runtimes.base import INPUT_NAME
+from fassst_ros.preprocess import Geometry
 from fassst_ros.tracking import Tracker
-from fassst_ros.types import ConfigError, FassstError, Frame, Instances, UInt8Array
+from fassst_ros.types import ConfigError, Frame, Instances, UInt8Array
 
 #: The camera of CityScapes; every stage is measured on an image of this size.
 HEIGHT, WIDTH = 1024, 2048
@@ -79,34 +75,6 @@ def threshold_for(options: RuntimeOptions, image: UInt8Array, objects: int) -> f
     if len(scores) == 0:
         raise ConfigError("--objects: the model finds nothing in this image; give a photo with --image")
     return float(scores[min(objects, len(scores)) - 1])
-
-
-def network_suite(
-    model: Path,
-    card: ModelCard,
-    image: UInt8Array,
-    names: Sequence[str],
-    options: RuntimeOptions,
-    repeats: int,
-    note: Callable[[str], None],
-) -> Suite:
-    """One inference in each of the runtimes `names` that works here; `note` is told of the others."""
-    feed = input_buffer(card.input_height, card.input_width)
-    prepare(Frame(image, "bgr"), card.input_height, card.input_width, feed)
-    found = []
-    for name in names:
-        try:
-            with create_runtime(model, dataclasses.replace(options, runtime=name), lambda _: None) as runtime:
-
-                def infer(infer: Callable[..., object] = runtime.infer) -> object:
-                    return infer({INPUT_NAME: feed})
-
-                label = f"{runtime.name}, {runtime.precision}"
-                found.append(measure(label, infer, repeats, 10, runtime.device))
-        except FassstError as err:
-            note(f"network in {name}: not measured: {err}")
-    title = "Network alone: one inference of one image"
-    return Suite(title, (timing_table("Runtimes [ms]", found),) if found else ())
 
 
 def stages_suite(options: RuntimeOptions, chosen: SegmentOptions, image: UInt8Array, repeats: int) -> Suite:
