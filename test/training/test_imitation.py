@@ -101,7 +101,7 @@ def test_relu_starts_near_what_silu_gave(data_root: Path) -> None:
     x = torch.from_numpy(np.stack([cv2.resize(image, (96, 96)) for image in images]))
     teacher, plain, fitted = network().eval(), network(activation="relu").eval(), network(activation="relu")
     for module in teacher.modules():
-        if isinstance(module, nn.Conv2d) and module.bias is not None:  # a signal that neither dies nor explodes
+        if isinstance(module, nn.Conv2d) and module.bias is not None:  # the signal keeps its size
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.normal_(module.bias, std=0.5)
     teacher.backbone.stem[0].weight.data /= 100  # type: ignore[index, union-attr, operator]
