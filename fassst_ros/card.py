@@ -42,8 +42,10 @@ class MaskInfo:
 class ModelCard:
     """Everything that the pipeline must know of a model, and where it comes from.
 
-    input_height, input_width: the network input in pixels; images are stretched to it.
-    slots: K of the raw outputs. files: name -> sha256 of the model's own files.
+    input_height, input_width: what the graph takes, in pixels, RGB; images are stretched to it, and boxes are
+    in its pixels. resize: (height, width) to which the graph itself resizes that, where it was exported for
+    whole frames of a camera; else None. slots: K of the raw outputs. files: name -> sha256 of the model's own
+    files.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelCard:
     masks: MaskInfo
     slots: int
     score_threshold: float = 0.35
+    resize: tuple[int, int] | None = None
     licence: str = "Apache-2.0"
     config: dict[str, Any] = field(default_factory=dict)  # arguments of the network's class
     training: dict[str, Any] = field(default_factory=dict)  # data, split, recipe, licences
@@ -69,7 +72,8 @@ class ModelCard:
             raise ModelError(
                 f"card {self.name!r}: masks.kind is {self.masks.kind!r}; expected 'box' or 'frame'"
             )
-        if min(self.input_height, self.input_width, self.slots, self.masks.height, self.masks.width) < 1:
+        sizes = (self.input_height, self.input_width, self.slots, self.masks.height, self.masks.width)
+        if min(sizes + (self.resize or ())) < 1:
             raise ModelError(f"card {self.name!r}: input, mask and slot sizes must be 1 or more")
 
     def to_json(self) -> str:
@@ -87,6 +91,9 @@ class ModelCard:
                 raise ValueError(f"'format' is not {FORMAT}")
             raw["classes"] = tuple(ClassInfo(**{**c, "color": tuple(c["color"])}) for c in raw["classes"])
             raw["masks"] = MaskInfo(**raw["masks"])
+            if raw.get("resize") is not None:
+                height, width = raw["resize"]
+                raw["resize"] = (int(height), int(width))
             return cls(**raw)
         except (ValueError, TypeError, KeyError) as err:
             raise ModelError(

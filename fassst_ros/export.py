@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -48,7 +49,9 @@ def load_network(weights: Path, **changes: Any) -> tuple[SegmentationNetwork, Mo
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (ValueError, RuntimeError) as err:
         raise ModelError(f"{weights} does not fit network {card.network} with {config}: {err}") from err
-    return network.eval(), dataclasses.replace(card, config=config)
+    height, width = network.input_size  # of a card for whole frames, this is not the input that it states
+    card = dataclasses.replace(card, config=config, input_height=height, input_width=width, resize=None)
+    return network.eval(), card
 
 
 def save_weights(network: SegmentationNetwork, card: ModelCard, path: Path) -> None:
@@ -71,22 +74,27 @@ def save_weights(network: SegmentationNetwork, card: ModelCard, path: Path) -> N
 
 
 def export_model(
-    network: SegmentationNetwork, card: ModelCard, folder: Path
+    network: SegmentationNetwork, card: ModelCard, folder: Path, frame_size: tuple[int, int] | None = None
 ) -> tuple[Path, dict[str, float]]:
     """Write NAME.onnx, NAME.safetensors and NAME.json; returns the .onnx path and its parity errors.
 
+    frame_size: (height, width) of the camera, to put the resize into the graph; None to leave it outside.
     Weights are rounded to float16 first, so that all files hold the same numbers. Files of that name are
     replaced at the end, when the new ones are known to be right.
     Raises ModelError if ONNX Runtime and torch disagree by more than TOLERANCE, or nothing can be written.
     """
-    height, width = network.input_size
+    from fassst_ros.networks.frame_input import FrameInput
+
     rounded = {k: v.half().float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     network.load_state_dict(rounded)
     network.eval()
+    graph = network if frame_size is None else FrameInput(network, frame_size).eval()
+    height, width = graph.input_size
     card = dataclasses.replace(
         card,
         input_height=height,
         input_width=width,
+        resize=None if frame_size is None else network.input_size,
         slots=network.slots,
         masks=MaskInfo(network.mask_kind, *network.mask_size, card.masks.threshold, network.mask_padding),
         files={},
@@ -94,7 +102,7 @@ def export_model(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export_", dir=folder) as beside:
-            errors = _export_checked(network, card, Path(beside))
+            errors = _export_checked(network, graph, card, Path(beside))
             for path in Path(beside).iterdir():
                 path.replace(folder / path.name)
     except OSError as err:
@@ -102,14 +110,16 @@ def export_model(
     return folder / f"{card.name}.onnx", errors
 
 
-def _export_checked(network: SegmentationNetwork, card: ModelCard, folder: Path) -> dict[str, float]:
-    """Write the three files and compare; returns the parity errors."""
+def _export_checked(
+    network: SegmentationNetwork, graph: SegmentationNetwork, card: ModelCard, folder: Path
+) -> dict[str, float]:
+    """Write the weights of `network`, `graph` as ONNX and the card; compare; returns the parity errors."""
     import torch
 
     weights, model = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
     save_weights(network, card, weights)
-    _write_onnx(network, card, torch.zeros((1, *network.input_size, 3), dtype=torch.uint8), model)
-    errors = parity(network, model)
+    _write_onnx(graph, card, torch.zeros((1, *graph.input_size, 3), dtype=torch.uint8), model)
+    errors = parity(graph, model)
     too_far = {k: v for k, v in errors.items() if not v < TOLERANCE[k]}
     if too_far:
         raise ModelError(
@@ -209,12 +219,11 @@ def _random_images(height: int, width: int, count: int = 2) -> NDArray[np.uint8]
     return np.stack([cv2.resize(n, (width, height), interpolation=cv2.INTER_CUBIC) for n in noise])
 
 
-def _parse_size(text: str) -> tuple[int, int]:
-    try:
-        height, width = (int(v) for v in text.lower().split("x"))
-    except ValueError as err:
-        raise ConfigError(f"--input-size {text!r}; expected HEIGHTxWIDTH such as 512x1024") from err
-    return height, width
+def _parse_size(option: str, text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text.lower())
+    if found is None:
+        raise ConfigError(f"{option} {text!r}; expected HEIGHTxWIDTH such as 512x1024")
+    return int(found[1]), int(found[2])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -226,19 +235,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--score-threshold", type=float, help="what the model's users keep unless they ask otherwise"
     )
     parser.add_argument("--input-size", help="HEIGHTxWIDTH of another static input, multiples of 32")
+    parser.add_argument(
+        "--frame-size",
+        metavar="HEIGHTxWIDTH",
+        help="of the camera: the model takes its whole frames, and the resize runs inside, on the GPU "
+        "(TensorRT; on a CPU it is slower than outside). _HEIGHTxWIDTH is added to the name of the card",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, compare, report. Returns 0; problems are raised as FassstError."""
-    changes = {"input_size": _parse_size(args.input_size)} if args.input_size else {}
+    changes = {"input_size": _parse_size("--input-size", args.input_size)} if args.input_size else {}
+    frame_size = _parse_size("--frame-size", args.frame_size) if args.frame_size else None
     network, card = load_network(args.weights, **changes)
     threshold = card.score_threshold if args.score_threshold is None else args.score_threshold
     if not 0 <= threshold <= 1:
         raise ConfigError(f"--score-threshold {threshold}; expected a value in [0, 1]")
-    card = dataclasses.replace(card, name=args.name or card.name, score_threshold=threshold)
-    model, errors = export_model(network, card, args.out)
-    print(
-        f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {network.input_size[0]}x{network.input_size[1]}"
-    )
+    name = card.name if frame_size is None else f"{card.name}_{frame_size[0]}x{frame_size[1]}"
+    card = dataclasses.replace(card, name=args.name or name, score_threshold=threshold)
+    model, errors = export_model(network, card, args.out, frame_size)
+    sizes = [network.input_size] if frame_size is None else [frame_size, network.input_size]
+    how = ", resized inside to ".join(f"{height}x{width}" for height, width in sizes)
+    print(f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {how}")
     print("largest difference from torch: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
     return 0

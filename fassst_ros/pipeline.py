@@ -7,22 +7,25 @@ evaluated is what is deployed.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fassst_ros.card import ModelCard, load_card
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.models import resolve_model
 from fassst_ros.postprocess import DEFAULT_OPTIONS, Wanted, postprocess, score_threshold
-from fassst_ros.preprocess import input_buffer, prepare
+from fassst_ros.preprocess import Geometry, prepare
 from fassst_ros.runtimes import create_runtime
 from fassst_ros.runtimes.base import INPUT_NAME, Runtime
 from fassst_ros.runtimes.specs import check_specs
+from fassst_ros.runtimes.turns import Turns
 from fassst_ros.types import ConfigError, Frame, Instances
 
 if TYPE_CHECKING:
@@ -65,7 +68,10 @@ def check_options(options: SegmentOptions, card: ModelCard) -> SegmentOptions:
 
 
 class Segmenter:
-    """Runs one model on frames. Safe to call from several threads; one frame at a time is segmented."""
+    """Runs one model on frames.
+
+    Safe to call from several threads; as many frames at once are segmented as the runtime has lanes.
+    """
 
     def __init__(
         self,
@@ -76,7 +82,8 @@ class Segmenter:
     ) -> None:
         """Takes over `runtime` and closes it with itself.
 
-        log: is told, once, when the network gives numbers that are not finite.
+        log: is told, once, when the network gives numbers that are not finite, and when frames are resized
+        twice because the model was exported for a camera of another size.
         Raises ModelError if the graph does not fit the card, ConfigError if the options do not.
         """
         check_specs(runtime, card)
@@ -84,9 +91,9 @@ class Segmenter:
         self.card = card
         self._options = check_options(options, card)
         self._log = log
-        self._told = False
-        self._lock = threading.Lock()
-        self._input = input_buffer(card.input_height, card.input_width)
+        self._told: set[str] = set()
+        self._turns = Turns(runtime.lanes)
+        self._inputs: deque[dict[str, NDArray[Any]]] = deque()  # lent by the runtime, not in use now
 
     @classmethod
     def open(
@@ -127,23 +134,51 @@ class Segmenter:
         least_score: keep instances from this score on even where the score threshold is higher; of those, the
         ones that are `wanted` (None: all).
         """
-        with self._lock:
+        with self._lent() as inputs:
             options = self._options
             t0 = time.perf_counter()
-            geometry = prepare(frame, self.card.input_height, self.card.input_width, self._input)
+            geometry = prepare(frame, self.card.input_height, self.card.input_width, inputs[INPUT_NAME])
             t1 = time.perf_counter()
-            outputs = self.runtime.infer({INPUT_NAME: self._input})
+            outputs = self.runtime.infer(inputs)
             t2 = time.perf_counter()
             instances = postprocess(
-                outputs, geometry, self.card, options, self._log_once, least_score, wanted
+                outputs, geometry, self.card, options, self._tell_not_finite, least_score, wanted
             )
             t3 = time.perf_counter()
+        self._check_size(geometry)
         stages = {"resize": (t1 - t0) * 1e3, "infer": (t2 - t1) * 1e3, "postprocess": (t3 - t2) * 1e3}
         return Segmentation(instances, stages, score_threshold(options, self.card))
 
-    def _log_once(self, message: str) -> None:
-        if not self._told:
-            self._told = True
+    @contextmanager
+    def _lent(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Input arrays of the runtime that nobody else writes into; waits for them."""
+        with self._turns.one():
+            try:
+                inputs = self._inputs.pop()
+            except IndexError:
+                inputs = self.runtime.lend()
+            try:
+                yield inputs
+            finally:
+                self._inputs.append(inputs)
+
+    def _check_size(self, geometry: Geometry) -> None:
+        if self.card.resize is None or geometry.source == geometry.network:
+            return
+        came, taken = (f"{height}x{width}" for height, width in (geometry.source, geometry.network))
+        self._log_once(
+            "size",
+            f"frames are {came}, model {self.card.name!r} was exported for {taken}: each is resized twice, "
+            f"on the CPU and in the model. Export it with --frame-size {came}, or take the model without a "
+            "frame size",
+        )
+
+    def _tell_not_finite(self, message: str) -> None:
+        self._log_once("not finite", message)
+
+    def _log_once(self, kind: str, message: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
             self._log(message)
 
     def warm_up(self, runs: int = 2) -> None:
@@ -153,8 +188,8 @@ class Segmenter:
             self.segment(Frame(image))
 
     def close(self) -> None:
-        """Free the runtime, after the frame in progress. Closing twice does no harm."""
-        with self._lock:
+        """Free the runtime, after the frames in progress. Closing twice does no harm."""
+        with self._turns.all():
             self.runtime.close()
 
     def __enter__(self) -> Self:

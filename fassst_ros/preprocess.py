@@ -7,6 +7,7 @@ as in training: evaluation, node and exported resize must sample alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,11 @@ def prepare(frame: Frame, height: int, width: int, out: UInt8Array) -> Geometry:
         raise InputError(
             f"out is {out.dtype} {out.shape}; expected a C-contiguous uint8 array {(1, height, width, 3)}"
         )
-    cv2.resize(frame.image, (width, height), dst=out[0], interpolation=cv2.INTER_LINEAR)
+    source: Any = frame.image
+    if frame.size != (height, width):
+        source = cv2.resize(source, (width, height), dst=out[0], interpolation=cv2.INTER_LINEAR)
     if frame.color == "bgr":
-        cv2.cvtColor(out[0], cv2.COLOR_BGR2RGB, dst=out[0])
+        cv2.cvtColor(source, cv2.COLOR_BGR2RGB, dst=out[0])
+    elif source is frame.image:
+        np.copyto(out[0], source)
     return Geometry(frame.size, (height, width))

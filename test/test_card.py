@@ -27,6 +27,8 @@ def model(tmp_path: Path) -> Path:
 def test_round_trip() -> None:
     card = dataclasses.replace(tiny_card(), metrics={"mask_ap": 0.2}, config={"depth": 5})
     assert ModelCard.from_json(card.to_json(), "text") == card
+    whole = dataclasses.replace(card, resize=(24, 32))
+    assert ModelCard.from_json(whole.to_json(), "text") == whole
 
 
 def test_load_checks_the_file(model: Path) -> None:

@@ -49,6 +49,8 @@ def test_read_only_source_is_left_alone_and_the_buffer_is_reused() -> None:
     prepare(Frame(image, "bgr"), 32, 32, out)
     assert (out[0] == image[..., ::-1]).all()
     assert image.tobytes() == data
+    prepare(Frame(image, "rgb"), 32, 32, out)
+    assert (out[0] == image).all()
 
 
 @pytest.mark.parametrize(

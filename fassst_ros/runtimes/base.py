@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fassst_ros.runtimes.turns import Turns
 from fassst_ros.types import FassstError, InputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -50,13 +50,22 @@ class Runtime(Protocol):
     name: str  # "tensorrt" | "openvino" | "onnxruntime" | "torch"
     device: str  # what it runs on, for people: "CPU (2 threads)", "NVIDIA Orin"
     precision: str  # what it computes in: "f32", "tf32", "bf16", "fp16", "int8"
+    lanes: int  # how many threads may be in `infer` at once; others wait there
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    def lend(self) -> dict[str, NDArray[Any]]:
+        """Arrays for the inputs, from which `infer` needs no copy: write a frame into them, then feed them.
+
+        Each call lends others, for good. Whoever has `lanes` sets can use them from as many threads at once,
+        each with one of its own; the outputs of a frame then stay valid until the next with the same set.
+        """
+        ...
 
     def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once. feeds: one array an input, shape and type as in `inputs`.
 
-        The arrays returned stay valid until the next `infer` of this runtime only.
+        The arrays returned stay valid until the next `infer` of this runtime only (but see `lend`).
         Raises InputError for a feed that does not fit `inputs`.
         """
         ...
@@ -71,24 +80,30 @@ class Runtime(Protocol):
 
 
 class GraphRuntime(ABC):
-    """What all runtimes share: checked feeds, a lock, and a `close` that may come at any moment.
+    """What all runtimes share: checked feeds, turns, and a `close` that may come at any moment.
 
-    A subclass sets the attributes of `Runtime` in its constructor and writes `_run` and `_free`.
+    A subclass sets the attributes of `Runtime` in its constructor and writes `_run` and `_free`; one with
+    more than one lane writes `lend`, too.
     """
 
     name: str
     device: str
     precision: str
+    lanes: int = 1
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # `close` waits for an `infer` of another thread
+        self._turns = Turns(self.lanes)  # `close` waits for an `infer` of another thread
         self._closed = False
+
+    def lend(self) -> dict[str, NDArray[Any]]:
+        """Arrays for the inputs; see `Runtime.lend`."""
+        return {spec.name: np.empty(spec.shape, spec.dtype) for spec in self.inputs}
 
     def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; see `Runtime.infer`. Raises RuntimeUnavailable after `close`, or if execution fails."""
-        with self._lock:
+        with self._turns.one():
             if self._closed:
                 raise RuntimeUnavailable(f"this {self.name} runtime is closed; open the model again")
             checked = check_feeds(self.inputs, feeds)
@@ -104,7 +119,7 @@ class GraphRuntime(ABC):
 
     def close(self) -> None:
         """Free everything. Calling it again does nothing."""
-        with self._lock:
+        with self._turns.all():
             if not self._closed:
                 self._closed = True
                 self._free()

@@ -84,6 +84,7 @@ def load_network(model: Path, card: ModelCard) -> Any:
     from safetensors.torch import load_file
 
     from fassst_ros.networks import build_network
+    from fassst_ros.networks.frame_input import FrameInput
 
     path = model.with_suffix(".safetensors")
     if not path.is_file():
@@ -104,4 +105,6 @@ def load_network(model: Path, card: ModelCard) -> Any:
             f"{path} does not fit network {card.network!r}: {reason}. Copy weights and card from the same "
             "release"
         ) from err
+    if card.resize is not None:
+        network = FrameInput(network, (card.input_height, card.input_width))
     return network.eval()
