@@ -16,11 +16,12 @@ from tiny_model import make_tiny_model, tiny_card
 from fassst_ros.bench import peak
 from fassst_ros.bench.measure import machine_facts, measure, timing
 from fassst_ros.bench.network import thread_counts
-from fassst_ros.bench.suites import HEIGHT, WIDTH, bench_image, made_up_objects
+from fassst_ros.bench.scenes import HEIGHT, WIDTH, bench_image, made_up_objects
 from fassst_ros.cli import main
 from fassst_ros.postprocess import postprocess
 from fassst_ros.preprocess import Geometry
 from fassst_ros.runtimes.base import usable_cores
+from fassst_ros.types import Instances
 
 BOXES = np.float32([[8, 6, 40, 30], [30, 20, 60, 46]])
 
@@ -94,12 +95,12 @@ def test_network_and_stages(model: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 0
     rows = rows_of(report, "stages")
     assert [r["part"] for r in rows] == [
-        *("decode JPEG", "resize", "infer", "postprocess", "run lengths", "overlay"),
-        *("postprocess", "run lengths", "overlay", "track", "track", "track"),
+        *("decode JPEG", "resize", "infer", "postprocess", "sum", "run lengths", "overlay")
     ]
     assert rows[3]["what"] == "2 instances in the image"
-    assert rows[-4]["what"] == "30 made-up objects"
-    assert [r["what"].split()[0] for r in rows[-3:]] == ["10", "30", "49"]
+    growth = rows_of(report, "stages", 1)
+    assert [r["instances"] for r in growth] == [0, 10, 20, 30, 40, 49]
+    assert report["suites"]["stages"]["summary"][0][0].endswith("run lengths of 2 instances")
     assert all(0 < r["p50"] <= r["p90"] <= r["p99"] for r in rows)
     assert report["image"] == f"{WIDTH}x{HEIGHT}, made up"
 
@@ -148,11 +149,20 @@ def test_photo_is_scaled_and_objects_are_chosen_by_score(model: Path, tmp_path: 
     assert "so that 1 instances are kept" in report["notes"][0]
 
 
+def sizes(found: Instances) -> Any:
+    """(n, 2) width and height of the boxes."""
+    return found.boxes[:, 2:] - found.boxes[:, :2]
+
+
 @pytest.mark.parametrize("kind", ["box", "frame"])
 def test_made_up_objects_are_all_found(kind: str) -> None:
-    card = tiny_card(768, 768, 30, 32, kind)
+    card = tiny_card(768, 768, 30, 32 if kind == "box" else 384, kind)
     found = postprocess(made_up_objects(30, card), Geometry((HEIGHT, WIDTH), (768, 768)), card)
     assert len(found) == 30
+    # each is the ellipse in its box, whatever the masks of the model are
+    filled = [mask.bits.sum() / (w * h) for mask, (w, h) in zip(found.masks, sizes(found), strict=True)]
+    inside = (found.boxes > 0).all(axis=1) & (found.boxes[:, 2:] < (WIDTH, HEIGHT)).all(axis=1)
+    assert np.array(filled)[inside] == pytest.approx(np.pi / 4, abs=0.08)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fassst_ros.bench import node, suites
+from fassst_ros.bench import node, scenes
 from fassst_ros.bench.measure import machine_facts
 from fassst_ros.bench.mood import Mood
 from fassst_ros.bench.network import network_suite
 from fassst_ros.bench.plots import write_plots
 from fassst_ros.bench.report import Suite, print_report, summary_table, to_markdown
+from fassst_ros.bench.stages import stages_suite
 from fassst_ros.card import load_card
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions, SegmentOptions
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="all: the network suite in each of them",
     )
-    size = f"{suites.WIDTH}x{suites.HEIGHT}"
+    size = f"{scenes.WIDTH}x{scenes.HEIGHT}"
     parser.add_argument(
         "--image", type=Path, metavar="FILE", help=f"a photo, scaled to {size} (default: a made-up image)"
     )
@@ -86,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     options = read_settings(args, RuntimeOptions, skip=("runtime",))
     model = resolve_model(options.model)
     card = load_card(model)
-    image = suites.bench_image(args.image)
+    image = scenes.bench_image(args.image)
     single = dataclasses.replace(options, runtime="auto" if args.runtime == "all" else args.runtime)
-    chosen = SegmentOptions(score_threshold=suites.threshold_for(single, image, args.objects))
+    chosen = SegmentOptions(score_threshold=scenes.threshold_for(single, image, args.objects))
     names = list(RUNTIMES) if args.runtime == "all" else [args.runtime]
     facts = {
         "command": _command(args, options),
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         note(f"score threshold {chosen.score_threshold:.4f}, so that {args.objects} instances are kept")
     makers: dict[str, Callable[[], Suite]] = {
         "network": lambda: network_suite(model, image, names, options, args.repeats, note),
-        "stages": lambda: suites.stages_suite(single, chosen, image, args.repeats),
+        "stages": lambda: stages_suite(single, chosen, image, args.repeats),
         "node": lambda: node.node_suite(
             model, single, chosen, image, note, say, args.node_parts, args.node_seconds
         ),
