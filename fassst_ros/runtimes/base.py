@@ -83,7 +83,7 @@ class GraphRuntime(ABC):
     """What all runtimes share: checked feeds, turns, and a `close` that may come at any moment.
 
     A subclass sets the attributes of `Runtime` in its constructor and writes `_run` and `_free`; one with
-    more than one lane writes `lend`, too.
+    more than one lane writes `_lend`, too.
     """
 
     name: str
@@ -98,14 +98,15 @@ class GraphRuntime(ABC):
         self._closed = False
 
     def lend(self) -> dict[str, NDArray[Any]]:
-        """Arrays for the inputs; see `Runtime.lend`."""
-        return {spec.name: np.empty(spec.shape, spec.dtype) for spec in self.inputs}
+        """Arrays for the inputs; see `Runtime.lend`. Raises RuntimeUnavailable after `close`."""
+        with self._turns.one():
+            self._check_open()
+            return self._lend()
 
     def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; see `Runtime.infer`. Raises RuntimeUnavailable after `close`, or if execution fails."""
         with self._turns.one():
-            if self._closed:
-                raise RuntimeUnavailable(f"this {self.name} runtime is closed; open the model again")
+            self._check_open()
             checked = check_feeds(self.inputs, feeds)
             try:
                 return self._run(checked)
@@ -129,6 +130,13 @@ class GraphRuntime(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeUnavailable(f"this {self.name} runtime is closed; open the model again")
+
+    def _lend(self) -> dict[str, NDArray[Any]]:
+        return {spec.name: np.empty(spec.shape, spec.dtype) for spec in self.inputs}
 
     @abstractmethod
     def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -1,20 +1,18 @@
-"""TensorRT on NVIDIA GPUs: a cached engine, one stream, and a CUDA graph a frame."""
+"""TensorRT on NVIDIA GPUs: a cached engine and lanes for its frames."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fassst_ros.config import RuntimeOptions
 from fassst_ros.runtimes.base import GraphRuntime, Log, default_log
-from fassst_ros.runtimes.cuda_driver import Buffers, CudaGraph, Device, Driver
+from fassst_ros.runtimes.cuda_driver import Device, Driver
 from fassst_ros.runtimes.engine_cache import EngineCache, EngineKey, cache_folder
 from fassst_ros.runtimes.half_precision import to_half
 from fassst_ros.runtimes.model_file import check_precision, is_quantised, read_model
@@ -27,6 +25,7 @@ from fassst_ros.runtimes.tensorrt_engine import (
     logger_of,
     tensor_specs,
 )
+from fassst_ros.runtimes.tensorrt_lane import Lane, Lanes
 from fassst_ros.types import RuntimeUnavailable
 
 
@@ -40,6 +39,7 @@ class TensorRtRuntime(GraphRuntime):
     """
 
     name = "tensorrt"
+    lanes = 2  # one frame is copied while another is computed; a third would only wait
 
     def __init__(self, model: Path, options: RuntimeOptions, log: Log = default_log) -> None:
         super().__init__()
@@ -48,97 +48,59 @@ class TensorRtRuntime(GraphRuntime):
         trt = import_tensorrt()
         data = read_model(model)
         self.precision = choose_precision(trt, options.precision, data, log)
-        with ExitStack() as undo:
-            device = Device(driver, options.device_id)
-            undo.callback(device.close)
-            self.device = device.name
-            with device.current(), ExitStack() as inner:
-                self._open(trt, model, data, device, options, log, inner)
-                self._resources = inner.pop_all()
-            self._gpu = device
-            undo.pop_all()
+        self._gpu = Device(driver, options.device_id)
+        self._engine: Any = None
+        self._lanes: Lanes | None = None
+        try:
+            self.device = self._gpu.name
+            with self._gpu.current():
+                self._open(trt, model, data, options, log)
+        except BaseException:
+            self._free()
+            raise
 
-    def _open(
-        self,
-        trt: Any,
-        model: Path,
-        data: bytes,
-        device: Device,
-        options: RuntimeOptions,
-        log: Log,
-        undo: ExitStack,
-    ) -> None:
-        """Engine, buffers and CUDA graph; `undo` gets what frees them, in reverse order."""
+    def _open(self, trt: Any, model: Path, data: bytes, options: RuntimeOptions, log: Log) -> None:
+        """The engine and its first lane."""
         package = f"{trt.__name__} {trt.__version__}"
         key = EngineKey(
             hashlib.sha256(data).hexdigest(),
             package,
-            device.name,
-            device.compute_capability,
+            self.device,
+            self._gpu.compute_capability,
             self.precision,
             RECIPE,
         )
         cache = EngineCache(cache_folder(options.cache_dir), model.stem, key, log)
-        engine = load_or_build(trt, data, self.precision, cache, log)
-        undo.callback(setattr, self, "_context", None)  # frees the engine, too, while the GPU is current
-        self._context: Any = engine.create_execution_context()
-        if self._context is None:
-            raise RuntimeUnavailable(f"TensorRT cannot run the engine: {logger_of(trt).take()}")
-        self.inputs, self.outputs = tensor_specs(trt, engine)
-        self._logger = logger_of(trt)
-        self._buffers = Buffers(device.driver, (*self.inputs, *self.outputs))
-        undo.callback(self._buffers.close)
-        for name, address in self._buffers.addresses.items():
-            self._context.set_tensor_address(name, address)
-        for spec in self.inputs:
-            self._context.set_input_shape(spec.name, spec.shape)
-        self._queue()  # TensorRT finishes its set-up in the first run, which a graph could not hold
-        self._buffers.synchronize()
-        self._graph = self._capture(device.driver, log)
-        if self._graph is not None:
-            undo.callback(self._graph.close)
-        how = "CUDA graph" if self._graph is not None else "no CUDA graph"
+        self._engine = load_or_build(trt, data, self.precision, cache, log)
+        self.inputs, self.outputs = tensor_specs(trt, self._engine)
+        reason = logger_of(trt).take
+
+        def open_lane() -> Lane:
+            context = self._engine.create_execution_context()
+            if context is None:
+                raise RuntimeUnavailable(f"TensorRT cannot run the engine: {reason()}")
+            return Lane(self._gpu.driver, context, self.inputs, self.outputs, reason, log)
+
+        self._lanes = Lanes(open_lane)
+        how = "CUDA graph" if self._lanes.are_graphs else "no CUDA graph"
         log(f"{package} on {self.device}, {self.precision}, {how}")
 
-    def _capture(self, driver: Driver, log: Log) -> CudaGraph | None:
-        """The frame as a CUDA graph, or None where that is not possible (which is logged)."""
-        with ExitStack() as undo:
-            try:
-                graph = CudaGraph(driver, self._buffers.stream, self._queue)
-                undo.callback(graph.close)
-                graph.launch()
-                self._buffers.synchronize()
-            except RuntimeUnavailable as err:
-                log(f"no CUDA graph, each frame is queued step by step (slower): {err}")
-                return None
-            undo.pop_all()
-        return graph
-
-    def _queue(self) -> None:
-        """Queue one frame: copy in, execute, copy out."""
-        for spec in self.inputs:
-            self._buffers.upload(spec.name)
-        if not self._context.execute_async_v3(self._buffers.stream):
-            raise RuntimeUnavailable(f"TensorRT could not execute the engine: {self._logger.take()}")
-        for spec in self.outputs:
-            self._buffers.download(spec.name)
+    def _lend(self) -> dict[str, NDArray[Any]]:
+        assert self._lanes is not None
+        with self._gpu.current():
+            return self._lanes.lend()
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        buffers = self._buffers
-        for name, array in feeds.items():
-            np.copyto(buffers.arrays[name], array)
+        assert self._lanes is not None
         with self._gpu.current():
-            if self._graph is not None:
-                self._graph.launch()
-            else:
-                self._queue()
-            buffers.synchronize()
-        return {spec.name: buffers.arrays[spec.name] for spec in self.outputs}
+            return self._lanes.run(feeds)
 
     def _free(self) -> None:
         try:
-            with self._gpu.current():
-                self._resources.close()
+            with self._gpu.current():  # TensorRT frees memory of the current GPU
+                if self._lanes is not None:
+                    self._lanes.close()
+                self._engine = None
         finally:
             self._gpu.close()
 
