@@ -24,8 +24,8 @@ from fassst_ros.types import ConfigError, FassstError, RuntimeUnavailable, UInt8
 PARTS = {
     "stages": "the stages of a frame, in every encoding",
     "rates": "latency at 10, 20 and 30 Hz and the highest rate of one camera, bgr8 and JPEG",
-    "cameras": "1, 2, 4 and 8 cameras",
     "instances": "0, 10, 30 and 49 instances in a frame",
+    "cameras": "1, 2, 4 and 8 cameras",
     "transports": "settings of Fast DDS",
 }
 SECONDS = 5.0
@@ -87,17 +87,20 @@ def node_suite(
     with tempfile.TemporaryDirectory(prefix="fassst_bench_") as name:
         folder = Path(name)
         np.save(folder / "image.npy", image)
-        bench = Bench(Setup(model, options, chosen, folder / "image.npy", seconds, tell), folder)
-        for part in parts:
-            tell(f"{part}: {PARTS[part]}")
-            try:
-                found.append(bench.run(part))
-            except FassstError as err:
-                problems.append(f"{part}: {err}")
+        setup = Setup(model, options, chosen, folder / "image.npy", seconds, tell)
+        with Bench(setup, folder) as bench:
+            for part in (name for name in PARTS if name in parts):
+                tell(f"{part}: {PARTS[part]}")
+                try:
+                    found.append(bench.run(part))
+                except FassstError as err:
+                    problems.append(f"{part}: {err}")
     if not found:
         raise FassstError("\n".join(problems))
     for problem in problems:
         note(f"node, {problem}")
+    if bench.disturbed:
+        note(f"node: other programs used the machine during {bench.disturbed} passes; see what stderr said")
     tell(f"took {time.monotonic() - start:.0f} s")
     height, width = image.shape[:2]
     return Suite(

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fassst_ros.bench.mood import machine_seconds
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.models import shared_folders
 from fassst_ros.processes import TRANSPORT, Family, environment, free_domain
@@ -18,8 +19,8 @@ from fassst_ros.types import FassstError
 
 #: How long loading the model may take, in seconds; an engine may have to be built.
 PATIENCE = 300.0
-#: Frames that warm up everything and do not count: seconds and rate [Hz].
-WARM_UP = 1.0, 10.0
+#: Rate of the frames that warm up everything and do not count [Hz], of all cameras together; seconds of them.
+WARM_UP = 20.0, 1.0
 #: Transport -> environment; None takes a variable away. The first one is how our launch files start the node.
 TRANSPORTS: dict[str, dict[str, str] | None] = {
     "our profile": None,
@@ -47,10 +48,11 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass. stages: name -> milliseconds of each frame."""
+    """One pass. stages: name -> milliseconds of each frame. others: share of all cores that others used."""
 
     record: RateRecord
     stages: dict[str, list[float]]
+    others: float
 
 
 class Session:
@@ -81,7 +83,9 @@ class Session:
                 *("listener", "fassst_ros.ros.bench_client", str(setup.image), "--logs", str(folder)),
                 *("--seconds", str(setup.seconds), "--timeout", str(PATIENCE), *groups),
             )
-            self.facts: dict[str, str] = self._answer("ready")["facts"]
+            ready = self._answer("ready")
+            self.facts: dict[str, str] = ready["facts"]
+            self._pids = (self._node.process.pid, self._client.process.pid, ready["player"], os.getpid())
         except BaseException:
             self._family.end()
             raise
@@ -93,19 +97,21 @@ class Session:
     def at_rate(self, rate: float, kind: str = "fixed", times: float = 1.0, **how: Any) -> Pass:
         """One pass; rate [Hz] of each camera. how: group (0) and encoding (bgr8)."""
         group, encoding = how.get("group", 0), how.get("encoding", "bgr8")
-        before = cpu_seconds(self._node.process.pid)
+        before, machine = [process_seconds(pid) for pid in self._pids], machine_seconds()
         self._client.tell(play=group, encoding=encoding, rate=rate, kind=kind, times=times)
         answer = self._answer("pass")
-        used = (cpu_seconds(self._node.process.pid) - before) * 1e3
+        after = machine_seconds()
+        own = [process_seconds(pid) - old for pid, old in zip(self._pids, before, strict=True)]
         content = answer["record"]
         content["by_camera"] = tuple(content["by_camera"])
-        content["cpu_ms"] = used / content["segmented"] if content["segmented"] else None
-        return Pass(RateRecord(**content), answer["stages"])
+        content["cpu_ms"] = own[0] * 1e3 / content["segmented"] if content["segmented"] else None
+        return Pass(RateRecord(**content), answer["stages"], _others(machine, after, sum(own)))
 
     def warm_up(self, **how: Any) -> None:
-        """A few frames that do not count."""
-        seconds, rate = WARM_UP
-        self.at_rate(rate, "trial", seconds / self._setup.seconds, **how)
+        """A few frames that do not count; how: as in `at_rate`."""
+        rate, seconds = WARM_UP
+        cameras = len(self._groups[how.get("group", 0)])
+        self.at_rate(rate / cameras, "trial", seconds / self._setup.seconds, **how)
 
     def set(self, **parameters: Any) -> None:
         """Change parameters of the node. Raises FassstError if it refuses."""
@@ -131,13 +137,22 @@ class Session:
         }
 
 
-def cpu_seconds(pid: int) -> float:
+def process_seconds(pid: int) -> float:
     """Time of all cores together that the process has taken; 0 where Linux does not tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _others(
+    before: tuple[float, float, float] | None, after: tuple[float, float, float] | None, own: float
+) -> float:
+    """Share of all cores that neither was idle nor used by us; 0 where it is unknown."""
+    if before is None or after is None or after[0] <= before[0]:
+        return 0.0
+    return max(0.0, after[1] - before[1] - own) / (after[0] - before[0])
 
 
 def _environment(folder: Path, transport: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ HELD = 0.98
 LEAST_FRAMES = 25
 #: Frames of each camera in one pass at least.
 LEAST_FRAMES_EACH = 5
-#: The search ends when the bounds are so close to each other, relative to the rate.
+#: The search ends when the bounds are so close to each other, relative to the rate; see `highest_rate`.
 TOLERANCE = 0.05
 #: How much slower what was found is tried again, if it is not sustained a second time.
 STEPS = (1.0, 1 / 1.05, 1 / 1.1, 1 / 1.25, 1 / 1.5, 1 / 2)
@@ -121,32 +121,38 @@ def highest_rate(
     lowest: float = 1.0,
     highest: float = 240.0,
     confirm: bool = True,
+    tolerance: float = TOLERANCE,
 ) -> HighestRate:
     """Search the highest sustained rate of each camera between `lowest` and `highest` Hz, and confirm it.
 
-    known: passes that were measured already; they narrow the bounds.
+    known: passes that were measured already; they narrow the bounds. tolerance: the search ends when the
+    bounds are so close to each other, relative to the rate.
     """
     good = max((record.rate for record in known if record.sustained), default=0.0)
     above = [record for record in known if record.rate > good]
     bad = min(above, key=lambda record: record.rate) if above else None
-    while (probe := _between(good, bad, lowest, highest)) is not None:
+    step = stride = 1 + tolerance
+    while (probe := _between(good, bad, lowest, highest, step, stride)) is not None:
         found = measure(probe, "search", 1.0)
         if found.sustained:
-            good = probe
+            good, stride = probe, stride**2
         else:
-            bad = found
+            bad, stride = found, step
     limit = "search" if bad is None else _limit(bad)
     if not good:
         return HighestRate(None, limit)
     return _confirm(measure, good, limit) if confirm else HighestRate(good, limit)
 
 
-def _between(good: float, bad: RateRecord | None, lowest: float, highest: float) -> float | None:
+def _between(
+    good: float, bad: RateRecord | None, lowest: float, highest: float, step: float, stride: float
+) -> float | None:
     """The next rate to try, None if the bounds are close enough or at the end of the range.
 
-    good: the highest sustained rate, 0 if none is known. bad: the slowest pass above it that is not.
+    good: the highest sustained rate, 0 if none is known. bad: the slowest pass above it that is not. step:
+    ratio of two rates that need no other between them. stride: that of good and the next one, where nothing
+    better is expected.
     """
-    step = 1 + TOLERANCE
     if bad is None:
         if not good:
             return _readable(math.sqrt(lowest * highest))
@@ -160,9 +166,7 @@ def _between(good: float, bad: RateRecord | None, lowest: float, highest: float)
         return None
     if good * step <= guess <= bad.rate / step:
         return _readable(guess)
-    if abs(guess - good) < TOLERANCE / 2 * good and good * step**2 < bad.rate:
-        return _readable(good * step)  # the guess was right: nothing above it is to be expected
-    return _readable(math.sqrt(good * bad.rate))
+    return _readable(min(math.sqrt(good * bad.rate), good * stride))
 
 
 def _confirm(measure: Measure, found: float, limit: str) -> HighestRate:

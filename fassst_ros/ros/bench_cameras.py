@@ -12,18 +12,20 @@ import argparse
 import array
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import rclpy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from fassst_ros.ros.convert import to_image
 from fassst_ros.ros.live_player import emit, play_rate
-from fassst_ros.ros.process import process
 from fassst_ros.ros.qos import profile
 from fassst_ros.ros.replay import wait_for_subscribers
 from fassst_ros.types import ConfigError, FassstError, UInt8Array
@@ -56,16 +58,25 @@ def encode(image: UInt8Array, encoding: str) -> Image | CompressedImage:
     return to_image(makers[encoding](), encoding, header)
 
 
+@contextmanager
+def camera(topic: str) -> Iterator[Any]:
+    """The publisher of one camera, in a context and so with shared memory of its own, as a driver is."""
+    context = rclpy.Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node("camera", namespace=topic.removesuffix("/compressed"), context=context)
+        kind = CompressedImage if topic.endswith("/compressed") else Image
+        yield node.create_publisher(kind, f"/{topic}", profile("reliable", 5))
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
 def serve(options: argparse.Namespace) -> None:
     """Do what standard input says until it ends. Raises FassstError for what cannot be played."""
     image = np.load(options.image)
-    with process("cameras") as node:
-        publishers = {
-            topic: node.create_publisher(
-                CompressedImage if topic.endswith("/compressed") else Image, topic, profile("reliable", 5)
-            )
-            for topic in options.topic
-        }
+    with ExitStack() as stack:
+        publishers = {topic: stack.enter_context(camera(topic)) for topic in options.topic}
         messages: dict[str, Any] = {}
         for line in sys.stdin:
             command = json.loads(line)

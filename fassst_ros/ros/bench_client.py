@@ -6,7 +6,8 @@ The node must be /segment, with the topics of all groups as its image_topics. Co
 standard input, whose end also ends the process; each causes one event, a line of JSON on standard output:
 {"play": 0, "encoding": "bgr8", "rate": 30, "kind": "fixed", "times": 1} lets all cameras of the first group
 play and causes "pass", with the RateRecord and the times of every stage; {"set": {"score_threshold": 0.3}}
-changes parameters of the node and causes "set". The first event is "ready", with what the node runs.
+changes parameters of the node and causes "set". The first event is "ready", with what the node runs,
+and the id of the cameras' process.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Client:
 
     def __init__(self, node: Node, family: Family, groups: Sequence[Sequence[str]], seconds: float) -> None:
         self._node, self._groups = node, groups
+        self._player = family.children["player"].process.pid
         cameras = make_cameras([topic for group in groups for topic in group])
         prefixes = {camera.topic: f"{NODE}/{camera.name}".rstrip("/") for camera in cameras}
         self._passes = [
@@ -53,7 +55,7 @@ class Client:
         activate(self._node, NODE, timeout, lambda _: None)
         if not spin_until(self._node, lambda: all(p.connected() for p in self._passes), CONNECTED):
             raise InputError(f"the node's results and diagnostics are not heard after {CONNECTED:.0f} s")
-        emit("ready", facts=self._passes[0].reports.facts)
+        emit("ready", facts=self._passes[0].reports.facts, player=self._player)
 
     def play(self, group: int, encoding: str, rate: float, kind: str, times: float) -> None:
         """One pass at a fixed rate; emits "pass"."""
