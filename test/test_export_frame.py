@@ -19,6 +19,8 @@ from fassst_ros.config import RuntimeOptions
 from fassst_ros.networks.base import RawOutputs, SegmentationNetwork
 from fassst_ros.networks.frame_input import FrameInput
 from fassst_ros.pipeline import Segmenter
+from fassst_ros.runtimes.half_precision import to_half
+from fassst_ros.runtimes.tensorrt_engine import build_engine
 from fassst_ros.types import Frame, Instances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +125,19 @@ def test_frames_of_another_size_are_told_once(exported: Path, photo: np.ndarray)
     assert len(told) == 1
     assert "frames are 720x1280" in told[0]
     assert "--frame-size 720x1280" in told[0]
+
+
+@pytest.mark.parametrize("precision", ["f32", "fp16"])
+def test_tensorrt_builds_the_resize(exported: Path, precision: str) -> None:
+    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    data = exported.read_bytes()
+    if precision == "fp16":
+        data = to_half(data)
+        graph = onnx.load_model_from_string(data).graph
+        # pixels are whole numbers: half the bytes for the resize of a whole frame
+        assert [node.op_type for node in graph.node[:4]] == ["Cast", "Transpose", "Resize", "Conv"]
+        assert graph.node[0].attribute[0].i == onnx.TensorProto.FLOAT16
+    assert len(build_engine(rtx, data, precision, print)) > 2 * WEIGHTS.stat().st_size
 
 
 def test_a_wrong_size_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny_model import make_tiny_model, tiny_card
 
 from fassst_ros import models
@@ -16,6 +18,7 @@ from fassst_ros.card import card_path, sha256
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.runtimes import create_runtime
+from fassst_ros.runtimes.onnxruntime_runtime import OnnxRuntimeRuntime
 from fassst_ros.types import ConfigError, Frame, ModelError, RuntimeUnavailable
 
 BOXES = np.float32([[8, 6, 40, 30], [0, 0, 16, 12], [50, 40, 60, 46]])
@@ -134,6 +137,65 @@ def test_frames_from_several_threads_do_not_mix(segmenter: Segmenter) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+class TwoLanes(OnnxRuntimeRuntime):
+    """Computes only when two frames are there at once, and `may_end` is set."""
+
+    lanes = 2
+
+    def __init__(self, model: Path) -> None:
+        super().__init__(model, RuntimeOptions(threads=1))
+        self.both = threading.Barrier(2, timeout=60)
+        self.may_end = threading.Event()
+
+    def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.both.wait()
+        self.may_end.wait(60)
+        return super()._run(feeds)
+
+
+def test_as_many_frames_at_once_as_the_runtime_has_lanes(model: Path) -> None:
+    runtime = TwoLanes(model)
+    runtime.may_end.set()
+    found: dict[int, list[float]] = {200: [], 250: []}
+
+    def work(value: int) -> None:
+        for _ in range(20):
+            found[value].append(float(segmenter.segment(red(value)).instances.scores[0]))
+
+    with Segmenter(runtime, tiny_card()) as segmenter:
+        threads = [threading.Thread(target=work, args=(value,)) for value in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for value, scores in found.items():
+        np.testing.assert_allclose(scores, [value / 255] * 20, rtol=1e-6)
+
+
+def test_closing_waits_for_the_frames_of_all_lanes(model: Path) -> None:
+    runtime = TwoLanes(model)
+    segmenter = Segmenter(runtime, tiny_card())
+    done: list[str] = []
+
+    def run(what: str, call: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=lambda: (call(), done.append(what)))
+        thread.start()
+        return thread
+
+    runtime.both = threading.Barrier(3, timeout=60)
+    frames = [run("frame", lambda: segmenter.segment(red(200))) for _ in range(2)]
+    runtime.both.wait()  # both are computed now
+    closing = [run("closed", segmenter.close) for _ in range(2)]
+    closing[0].join(0.05)
+    assert done == []
+    runtime.may_end.set()
+    for thread in (*frames, *closing):
+        thread.join(60)
+    assert sorted(done) == ["closed", "closed", "frame", "frame"]
+    with pytest.raises(RuntimeUnavailable, match="closed"):
+        runtime.lend()
 
 
 def test_closing_twice_and_using_it_afterwards(model: Path) -> None:

@@ -1,9 +1,9 @@
 """An FP16 copy of an FP32 ONNX graph for engines whose precision lives in the graph (TensorRT 10 on).
 
-Only what costs time and bears it is converted: convolutions and products with constant weights, and
-the simple operators between them. Box coordinates (float16 has steps of 0.5 px above 512), sampling
-grids, sums over the image, norms, exponentials and ranking stay in float32. Inputs and outputs keep
-their types.
+Only what costs time and bears it is converted: convolutions and products with constant weights, the
+simple operators between them, and those from the pixels to them. Box coordinates (float16 has steps of
+0.5 px above 512), sampling grids, sums over the image, norms, exponentials and ranking stay in float32.
+Inputs and outputs keep their types.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class HalfConverter:
         self._onnx = onnx
         self._graph = graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        pixels = onnx.TensorProto.UINT8
+        self._pixels = {i.name for i in graph.input if i.type.tensor_type.elem_type == pixels}
         self._half: dict[str, str] = {}  # float32 name -> name of its float16 twin
         self._only_half: set[str] = set()  # names that exist as float16 only, so far
         self._nodes: list[Any] = []
@@ -66,6 +68,8 @@ class HalfConverter:
                 tensor.CopyFrom(node.attribute[0].t)
                 tensor.name = node.output[0]
                 self._constants[tensor.name] = tensor
+            elif self._reads_pixels(node):
+                self._convert_pixels(node)
             elif self._is_half(node):
                 self._convert(node)
             else:
@@ -78,6 +82,17 @@ class HalfConverter:
             del field[:]
         self._graph.node.extend(self._nodes)
         self._graph.initializer.extend(constants)
+
+    def _reads_pixels(self, node: Any) -> bool:
+        to_float = self._onnx.TensorProto.FLOAT
+        return node.op_type == "Cast" and node.input[0] in self._pixels and node.attribute[0].i == to_float
+
+    def _convert_pixels(self, node: Any) -> None:
+        """Whole numbers up to 255 are exact; a resize of whole frames then moves half the bytes."""
+        name = node.output[0]
+        self._half[name] = f"{name}/half"
+        self._only_half.add(name)
+        self._cast(node.input[0], self._half[name], self._onnx.TensorProto.FLOAT16)
 
     def _is_half(self, node: Any) -> bool:
         if node.op_type in PRODUCTS:

@@ -24,7 +24,7 @@ from fassst_ros.types import ModelError, RuntimeUnavailable
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 
 #: Raise it when build settings or half_precision.py change: cached engines are then built anew.
-RECIPE = 1
+RECIPE = 2
 
 WORKSPACE_BYTES = 1 << 30  # enough for the fastest kernels of such graphs, small enough for a Jetson
 PROGRESS_SECONDS = 10.0

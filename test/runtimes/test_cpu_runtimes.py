@@ -87,6 +87,20 @@ def test_a_reused_input_buffer_is_read_at_every_call(name: str, model: Path, mak
 
 
 @pytest.mark.parametrize("name", CPU)
+def test_lent_inputs_are_the_callers_own(name: str, model: Path, make_images) -> None:
+    with open_f32(name, model) as runtime:
+        one, two = runtime.lend(), runtime.lend()
+        for spec in runtime.inputs:
+            assert (one[spec.name].shape, one[spec.name].dtype) == (spec.shape, spec.dtype)
+        one["images"][:], two["images"][:] = make_images(1), make_images(2)
+        fresh = runtime.infer({"images": make_images(1)})["masks"].copy()
+        np.testing.assert_array_equal(runtime.infer(one)["masks"], fresh)
+        np.testing.assert_array_equal(one["images"], make_images(1))
+    with pytest.raises(RuntimeUnavailable, match="closed"):
+        runtime.lend()
+
+
+@pytest.mark.parametrize("name", CPU)
 def test_a_strided_feed_gives_the_same_answer(name: str, model: Path, make_images) -> None:
     images = make_images(3)
     wide = np.zeros((1, HEIGHT, WIDTH + 7, 3), np.uint8)

@@ -49,6 +49,8 @@ def test_convolutions_are_half_and_coordinates_are_not(model: Path) -> None:
     assert all(types[node.output[0]] == TensorProto.FLOAT16 for node in convolutions)
     for name in ("low", "high", "size", "points", "scaled", "shifted", "crops"):
         assert types[name] == TensorProto.FLOAT, name
+    (pixels,) = (node for node in graph.node if node.input[0] == "images")
+    assert types[pixels.output[0]] == TensorProto.FLOAT16  # at once: float32 is never written
     weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert weights["stem.weight/half"] == TensorProto.FLOAT16
     assert "stem.weight" not in weights  # no float32 copy is left behind

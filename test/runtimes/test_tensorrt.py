@@ -17,7 +17,7 @@ from small_graph import build_model
 from test_runtime_choice import has_gpu
 
 from fassst_ros.config import RuntimeOptions
-from fassst_ros.runtimes import create_runtime, tensorrt_engine, tensorrt_runtime
+from fassst_ros.runtimes import create_runtime, tensorrt_engine, tensorrt_lane, tensorrt_runtime
 from fassst_ros.runtimes.cuda_driver import Device, Driver
 from fassst_ros.runtimes.engine_cache import EngineCache, EngineKey
 from fassst_ros.runtimes.half_precision import to_half
@@ -66,6 +66,7 @@ VARIABLES = {
     "types": "DataType",
     "config": "IBuilderConfig",
     "engine": "ICudaEngine",
+    "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
     "parser": "OnnxParser",
     "runtime": "Runtime",
@@ -88,7 +89,7 @@ def rtx():
 def used_names() -> set[tuple[str, str]]:
     """(class, name) of every attribute of a TensorRT object in our code."""
     used = set()
-    for module in (tensorrt_engine, tensorrt_runtime):
+    for module in (tensorrt_engine, tensorrt_lane, tensorrt_runtime):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Attribute):
                 owner = node.value

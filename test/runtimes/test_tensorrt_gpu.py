@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_the_engine_is_built_once_and_runs_as_a_cuda_graph(model: Path, cache_di
     np.testing.assert_array_equal(outputs["masks"], before)  # host arrays outlive the GPU's memory
     with pytest.raises(RuntimeUnavailable, match="closed"):
         runtime.infer({"images": make_images()})
+
+
+def test_threads_with_lent_inputs_do_not_mix(model: Path, cache_dir: str, make_images) -> None:
+    frames = [make_images(seed) for seed in range(3)]
+    wrong: list[int] = []
+    with create_runtime(model, RuntimeOptions(runtime="tensorrt", cache_dir=cache_dir)) as runtime:
+        expected = [runtime.infer({"images": frame})["masks"].copy() for frame in frames]
+
+        def work(index: int) -> None:
+            inputs = runtime.lend()
+            for _ in range(100):
+                inputs["images"][:] = frames[index]
+                if not np.array_equal(runtime.infer(inputs)["masks"], expected[index]):
+                    wrong.append(index)
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
 
 
 def test_auto_takes_it(model: Path, cache_dir: str) -> None:
