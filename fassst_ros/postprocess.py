@@ -6,8 +6,9 @@ cost follows the pixels of the objects, not slots times the image.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -22,6 +23,8 @@ from fassst_ros.types import Float32Array, Instances, ModelError, RoiMask
 # Multiply-adds of one block: small enough for the cache, and below the size (2**18) from which
 # OpenBLAS wakes its threads, which would then take the cores from the next inference.
 _BLOCK = 1 << 17
+# Weights (4 bytes each) that are made at once at most.
+_WEIGHTS = 1 << 20
 
 DEFAULT_OPTIONS = SegmentOptions()
 #: Boxes (n, 4) in source pixels and class ids (n,) -> (n,) which of these instances are wanted.
@@ -67,22 +70,16 @@ def postprocess(
     if not asked.all():
         asked |= True if wanted is None else wanted(clipped, ids)
     threshold = card.masks.threshold if options.mask_threshold < 0 else options.mask_threshold
-    kept: list[int] = []
-    rois: list[RoiMask] = []
-    for i, (slot, box) in enumerate(zip(slots, clipped, strict=True)):
-        if len(kept) == options.max_instances:
-            break
-        if not asked[i] or box[2] <= box[0] or box[3] <= box[1]:
-            continue
-        roi = roi_mask(masks[slot], rectangles[i], threshold, geometry.source)
-        if roi is not None:
-            kept.append(i)
-            rois.append(roi)
+    candidates = np.flatnonzero(asked & (clipped[:, 2:] > clipped[:, :2]).all(axis=1))
+    found = roi_masks(masks, slots[candidates], rectangles[candidates], threshold, geometry.source)
+    good = ((i, roi) for i, roi in zip(candidates, found, strict=True) if roi is not None)
+    best = list(itertools.islice(good, options.max_instances))  # masks of further ones are not made
+    kept, rois = [i for i, _ in best], tuple(roi for _, roi in best)
     return Instances(
         boxes=clipped[kept],
         scores=np.clip(scores[slots[kept]], 0, 1).astype(np.float32),
         class_ids=ids[kept],
-        masks=tuple(rois),
+        masks=rois,
         size=geometry.source,
     )
 
@@ -132,80 +129,100 @@ def _mask_rectangles(boxes: Float32Array, card: ModelCard, geometry: Geometry) -
     return rectangles
 
 
-def roi_mask(
-    cells: NDArray[Any], rectangle: NDArray[np.float64], threshold: float, size: tuple[int, int]
-) -> RoiMask | None:
-    """One mask on the source image, or None if no pixel is set.
+def roi_masks(
+    masks: NDArray[Any],
+    slots: NDArray[np.intp],
+    rectangles: NDArray[np.float64],
+    threshold: float,
+    size: tuple[int, int],
+) -> Iterator[RoiMask | None]:
+    """The masks of some slots on the source image, each made when it is asked for; None if no pixel is set.
 
-    cells: (h, w) probabilities that tile `rectangle` (xyxy, source pixels, edges). A pixel is
-    set if its centre lies in the rectangle and the bilinear value there, constant beyond the
-    outer cell centres, is above `threshold`. size: (H, W) of the source image.
+    masks: (K, h, w) probabilities; slots: (n,) which; rectangles: (n, 4) xyxy that the cells of each tile
+    (source pixels, edges). A pixel is set if its centre lies in the rectangle and the bilinear value there,
+    constant beyond the outer cell centres, is above `threshold`. size: (H, W) of the source image.
     """
-    above = cells > threshold
-    rows, columns = above.any(axis=1).nonzero()[0], above.any(axis=0).nonzero()[0]
-    if rows.size == 0:
-        return None
-    x0, y0, x1, y1 = rectangle.tolist()
-    top, bottom = _pixel_range(rows, y0, y1, cells.shape[0], size[0])
-    left, right = _pixel_range(columns, x0, x1, cells.shape[1], size[1])
-    if bottom <= top or right <= left:
-        return None
-    down = _positions(top, bottom, y0, y1, cells.shape[0])
-    along = _positions(left, right, x0, x1, cells.shape[1])
-    bits = _sample(cells, down, along, threshold)
-    x, y, w, h = cv2.boundingRect(bits.view(np.uint8))
-    if w == 0:
-        return None
-    return RoiMask(left + x, top + y, bits[y : y + h, x : x + w])
+    _, rows, columns = masks.shape
+    step = max(1, _WEIGHTS // (rows * size[0]))
+    for begin in range(0, len(slots), step):
+        cells, (x0, y0, x1, y1) = masks[slots[begin : begin + step]], rectangles[begin : begin + step].T
+        above = cells > threshold
+        down = _Positions(y0, y1, np.asarray(above.any(axis=2)), size[0])
+        along = _Positions(x0, x1, np.asarray(above.any(axis=1)), size[1])
+        weights = _weights(down, rows)
+        following = np.minimum(along.before + 1, columns - 1)
+        for i, own in enumerate(cells):
+            height, width = down.ends[i] - down.ends[i - 1], along.ends[i] - along.ends[i - 1]
+            if not height or not width:
+                yield None
+                continue
+            part = slice(along.ends[i - 1], along.ends[i])
+            lines = own.take(along.before[part], axis=1)
+            lines += (own.take(following[part], axis=1) - lines) * along.share[part]  # (rows, pixels along)
+            part = slice(down.ends[i - 1], down.ends[i])
+            bits = _above(weights[part], down.before[part], lines, threshold, (y1[i] - y0[i]) / rows)
+            x, y, w, h = cv2.boundingRect(bits.view(np.uint8))
+            left, top = along.begin[i] + x, down.begin[i] + y
+            yield RoiMask(left, top, bits[y : y + h, x : x + w]) if w else None
 
 
-def _pixel_range(on: NDArray[np.intp], start: float, stop: float, cells: int, size: int) -> tuple[int, int]:
-    """Pixels [begin, end) that cells on[0]..on[-1] of [start, stop) can reach, inside the image.
+class _Positions:
+    """Where the pixel centres along one axis lie between the centres of the cells, for n masks at once.
 
-    A cell reaches the centres of its neighbours; an outermost cell also its own outer edge.
+    Of each mask only the pixels that its set cells can reach, inside the image: a cell reaches the centres
+    of its neighbours, an outermost cell also its own outer edge.
+
+    begin: (n,) the first of these pixels. before, share: of all their pixels, one mask after the other: the
+    cell before the pixel, and how far the pixel is from there to the next one, 0..1. ends: where the masks
+    end in these two; ends[-1] is 0, so that mask i begins at ends[i - 1].
     """
-    cell = (stop - start) / cells
-    begin = max(start, start + (on[0] - 0.5) * cell, 0.0)
-    end = min(stop, start + (on[-1] + 1.5) * cell, float(size))
-    return max(0, math.ceil(begin - 0.5)), min(size, math.ceil(end - 0.5))
+
+    def __init__(
+        self, start: NDArray[np.float64], stop: NDArray[np.float64], on: NDArray[np.bool_], size: int
+    ) -> None:
+        """start, stop: (n,) what the cells tile [pixels]; on: (n, cells) which are set; size: the image's."""
+        cells = on.shape[1]
+        cell = (stop - start) / cells
+        first, last = on.argmax(axis=1), cells - 1 - on[:, ::-1].argmax(axis=1)
+        begin = np.ceil(np.maximum(np.maximum(start, start + (first - 0.5) * cell), 0) - 0.5)
+        end = np.ceil(np.minimum(np.minimum(stop, start + (last + 1.5) * cell), size) - 0.5)
+        some = on.any(axis=1) & (begin < end)
+        whole = np.where(some, begin, 0).astype(np.intp)
+        counts = np.where(some, end, 0).astype(np.intp) - whole
+        ends = counts.cumsum()
+        at = np.arange(counts.sum(), dtype=np.float64)
+        at += np.repeat(whole - ends + counts + 0.5 - start, counts)
+        at *= np.repeat(1 / cell, counts)
+        at -= 0.5
+        np.clip(at, 0, cells - 1, out=at)
+        self.before = at.astype(np.intp)
+        self.share = (at - self.before).astype(np.float32)
+        self.begin = whole.tolist()
+        self.ends = [*ends.tolist(), 0]
 
 
-def _positions(begin: int, end: int, start: float, stop: float, cells: int) -> NDArray[np.float64]:
-    """Where the centres of pixels [begin, end) lie between the centres of the cells, 0 .. cells - 1."""
-    at = np.arange(begin, end, dtype=np.float64)
-    at += 0.5 - start
-    at *= cells / (stop - start)
-    at -= 0.5
-    np.maximum(at, 0, out=at)
-    np.minimum(at, cells - 1, out=at)
-    return at
+def _weights(down: _Positions, cells: int) -> Float32Array:
+    """(pixels, cells): how much each cell counts at each pixel; two of a row are not 0."""
+    weights = np.zeros((len(down.before), cells), np.float32)
+    every = np.arange(len(down.before))
+    weights[every, down.before] = 1 - down.share
+    weights[every, np.minimum(down.before + 1, cells - 1)] += down.share
+    return weights
 
 
-def _sample(
-    cells: NDArray[Any], down: NDArray[np.float64], along: NDArray[np.float64], threshold: float
+def _above(
+    weights: Float32Array, before: NDArray[np.intp], lines: NDArray[Any], threshold: float, cell: float
 ) -> NDArray[np.bool_]:
-    """Bilinear values of `cells` at all (down, along) > threshold; both are positions in cells.
+    """weights (height, cells) @ lines (cells, width) > threshold, in blocks of rows that touch few cells.
 
-    Along first, then down as a product with the weights, in blocks of rows that touch few cells.
+    before: (height,) the first cell that counts in each row; cell: height of one, in pixels.
     """
-    index, following, share = _split(along, cells.shape[1])
-    lines = cells.take(index, axis=1)
-    lines += (cells.take(following, axis=1) - lines) * share  # (cells, pixels along)
-    first, last, _ = _split(down, cells.shape[0])
-    weights = down.astype(np.float32)[:, None] - np.arange(cells.shape[0], dtype=np.float32)
-    np.subtract(1, np.abs(weights, out=weights), out=weights)
-    np.maximum(weights, 0, out=weights)  # (pixels down, cells)
-    height, width = len(down), len(along)
+    height, width = len(weights), lines.shape[1]
     bits = np.empty((height, width), np.bool_)
-    step = max(1, _BLOCK // (4 * width))
+    # rows * (rows / cell + 2) * width = _BLOCK
+    step = max(1, int(cell * (math.sqrt(1 + _BLOCK / (width * cell)) - 1)))
     for begin in range(0, height, step):
         end = min(begin + step, height)
-        used = slice(first[begin], last[end - 1] + 1)
+        used = slice(before[begin], before[end - 1] + 2)
         np.greater(weights[begin:end, used] @ lines[used], threshold, out=bits[begin:end])
     return bits
-
-
-def _split(at: NDArray[np.float64], cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32Array]:
-    """The cell before each position, the one after it, and the share of the latter."""
-    index = at.astype(np.intp)
-    return index, np.minimum(index + 1, cells - 1), (at - index).astype(np.float32)

@@ -11,9 +11,9 @@ from tiny_model import tiny_card
 
 from fassst_ros.card import ModelCard
 from fassst_ros.config import SegmentOptions
-from fassst_ros.postprocess import postprocess, roi_mask
+from fassst_ros.postprocess import postprocess, roi_masks
 from fassst_ros.preprocess import Geometry
-from fassst_ros.types import ModelError
+from fassst_ros.types import ModelError, RoiMask
 
 
 def value_at(cells: np.ndarray, rectangle: tuple[float, ...], px: int, py: int) -> float:
@@ -47,6 +47,13 @@ def smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
     return np.kron(coarse, np.ones((2, 2)))[:cells, :cells].astype(np.float32)
 
 
+def one_mask(
+    cells: np.ndarray, rectangle: tuple[float, ...], threshold: float, size: tuple[int, int]
+) -> RoiMask | None:
+    (roi,) = roi_masks(cells[None], np.zeros(1, np.intp), np.float64([rectangle]), threshold, size)
+    return roi
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_mask_pixels_agree_with_the_slow_reference(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -58,7 +65,7 @@ def test_mask_pixels_agree_with_the_slow_reference(seed: int) -> None:
     rectangle = (x0, y0, x0 + rng.uniform(0.3, 120), y0 + rng.uniform(0.3, 120))
     threshold = float(rng.uniform(0.05, 0.9))
     values = slow_values(cells, rectangle, size)
-    roi = roi_mask(cells, np.float64(rectangle), threshold, size)
+    roi = one_mask(cells, rectangle, threshold, size)
     found = np.zeros(size, bool)
     if roi is not None:
         h, w = roi.bits.shape
@@ -69,9 +76,37 @@ def test_mask_pixels_agree_with_the_slow_reference(seed: int) -> None:
     assert differs.sum() <= 2
 
 
+def test_masks_made_together_are_the_same_as_one_by_one() -> None:
+    rng = np.random.default_rng(7)
+    size, n = (300, 500), 200  # more than are made at once
+    masks = np.stack([smooth(rng, 20) for _ in range(n)])
+    masks[[3, 40]] = 0
+    corners = rng.uniform((-50, -50), (450, 280), (n, 2))
+    rectangles = np.hstack([corners, corners + rng.uniform(1, 200, (n, 2))])
+    rectangles[5] += 1000  # beside the image
+    slots = rng.permutation(n)
+    together = list(roi_masks(masks, slots, rectangles, 0.5, size))
+    assert 3 <= sum(roi is None for roi in together) < n / 2
+    for slot, rectangle, roi in zip(slots, rectangles, together, strict=True):
+        alone = one_mask(masks[slot], tuple(rectangle), 0.5, size)
+        if roi is None or alone is None:
+            assert roi is alone
+        else:
+            assert (roi.x, roi.y) == (alone.x, alone.y)
+            np.testing.assert_array_equal(roi.bits, alone.bits)
+
+
+def test_a_box_beyond_all_numbers_costs_only_itself() -> None:
+    card = tiny_card()
+    raw = outputs(card, boxes=[[-3e38, -3e38, 3e38, 3e38]])
+    with np.errstate(all="ignore"):
+        found = postprocess(raw, Geometry((96, 256), (48, 64)), card)
+    np.testing.assert_allclose(found.scores, [0.5])
+
+
 def test_large_mask_crosses_blocks_of_rows() -> None:
     cells = smooth(np.random.default_rng(3), 32)
-    roi = roi_mask(cells, np.float64([-3.3, -2.2, 1501.7, 803.9]), 0.5, (800, 1490))
+    roi = one_mask(cells, (-3.3, -2.2, 1501.7, 803.9), 0.5, (800, 1490))
     assert roi is not None
     for py, px in np.random.default_rng(4).integers(0, (800, 1490), (3000, 2)):
         value = value_at(cells, (-3.3, -2.2, 1501.7, 803.9), px, py)
