@@ -159,8 +159,10 @@ class CspDarknetNano(Backbone):
         c3 = self.dark3(self.dark2(self.stem(images)))
         c4 = self.dark4(c3)
         x = self.spp_in(self.down5(c4))
-        pools = [F.max_pool2d(x, k, 1, k // 2) for k in (5, 9, 13)]
-        c5 = self.dark5(self.spp_out(torch.cat((x, *pools), 1)))
+        pools = [x]
+        for _ in range(3):  # windows of 5, 9 and 13: each is the one before it, 4 wider
+            pools.append(F.max_pool2d(pools[-1], 5, 1, 2))
+        c5 = self.dark5(self.spp_out(torch.cat(pools, 1)))
         f5 = self.lateral5(c5)
         f4 = self.lateral4(self.top4(torch.cat((F.interpolate(f5, scale_factor=2.0), c4), 1)))
         p3 = self.top3(torch.cat((F.interpolate(f4, scale_factor=2.0), c3), 1))

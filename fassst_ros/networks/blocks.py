@@ -67,14 +67,12 @@ def roi_crop(features: Tensor, boxes: Tensor, cells: int) -> Tensor:
     """
     batch, count = boxes.shape[:2]
     channels = features.shape[1]
-    steps = (torch.arange(cells, device=boxes.device, dtype=boxes.dtype) + 0.5) / cells
-    low, extent = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
-    at = 2.0 * (low[..., None, :] + steps[:, None] * extent[..., None, :]) - 1.0  # B, n, cells, 2
-    x = at[..., None, :, 0].expand(batch, count, cells, cells)
-    y = at[..., :, None, 1].expand(batch, count, cells, cells)
-    grid = torch.stack((x, y), -1).reshape(batch, count * cells, cells, 2)
+    step = (torch.arange(cells, device=boxes.device, dtype=boxes.dtype) * 2 + 1) / cells
+    steps = torch.stack((step.expand(cells, cells), step[:, None].expand(cells, cells)), -1)
+    low, high = boxes[..., None, None, :2], boxes[..., None, None, 2:]
+    grid = ((2 * low - 1) + (high - low) * steps).reshape(batch, count * cells, cells, 2)
     samples = F.grid_sample(features, grid, "bilinear", "zeros", align_corners=False)
-    samples = samples.reshape(batch, channels, count, cells, cells).transpose(1, 2)
+    samples = samples.reshape(batch, channels, count, cells * cells).transpose(1, 2)
     return samples.reshape(batch * count, channels, cells, cells)
 
 

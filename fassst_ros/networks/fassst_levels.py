@@ -55,10 +55,12 @@ class LevelHead(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.constant_(conv.bias, 0.0 if conv is self.locate else PRIOR / 2)  # type: ignore[arg-type]
 
-    def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, level: Tensor) -> Tensor:
+        """(B, c, h, w) -> (B, C + 5, h, w): class logits, coded box, objectness logit."""
         x = self.stem(level)
-        y = self.box_tower(x)
-        return self.classify(self.class_tower(x)), self.locate(y), self.object(y)
+        weight = torch.cat((self.locate.weight, self.object.weight))
+        bias = torch.cat((self.locate.bias, self.object.bias))  # type: ignore[arg-type]
+        return torch.cat((self.classify(self.class_tower(x)), F.conv2d(self.box_tower(x), weight, bias)), 1)
 
 
 class LevelSlots(nn.Module):
@@ -89,29 +91,37 @@ class LevelSlots(nn.Module):
         self.register_buffer("strides", torch.cat(steps) / pixels, persistent=False)
         self.register_buffer("origins", self.positions - self.strides / 2, persistent=False)
 
-    def forward(self, levels: tuple[Tensor, ...]) -> Dense:
-        """Levels (B, c, H/s, W/s) -> the statements of all positions, in the order of the levels."""
+    def state(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Levels (B, c, H/s, W/s) -> (B, P, C + 5), what all positions state, level after level."""
         stated = [self.heads[i % len(STRIDES)](level) for i, level in enumerate(levels)]
-        classes, boxes, objects = (
-            torch.cat([part.float().flatten(2).transpose(1, 2) for part in parts], 1)
-            for parts in zip(*stated, strict=True)
-        )
-        centre = self.origins + boxes[..., :2] * self.strides
-        half = boxes[..., 2:].clamp(max=5.0).exp() * self.strides / 2
-        return Dense(joint_logit(classes, objects), torch.cat((centre - half, centre + half), -1))
+        return torch.cat([x.float().permute(0, 2, 3, 1).flatten(1, 2) for x in stated], 1)
 
-    def select(self, dense: Dense) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, levels: tuple[Tensor, ...]) -> Dense:
+        """Class logits and boxes of all positions."""
+        stated = self.state(levels)
+        logits = joint_logit(stated[..., :-5], stated[..., -1:])
+        return Dense(logits, decode(stated, self.origins, self.strides))
+
+    def choose(self, stated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, labels (B, m) and boxes (B, m, 4) of the m = 3n surest 3x3 maxima of all levels.
 
-        An object may be a maximum of several levels; matrix NMS is to leave n of them.
+        An object may be a maximum of several levels; matrix NMS is to leave n of them. Only what is needed is
+        computed of all positions: the best class, and its probability.
         """
-        best = dense.logits.sigmoid().max(-1)
+        best = stated[..., :-5].amax(-1).sigmoid() * stated[..., -1].sigmoid()
         peaks, start = [], 0
         for rows, columns in self.shapes:
-            plane = best.values[:, start : start + rows * columns].reshape(-1, 1, rows, columns)
+            plane = best[:, start : start + rows * columns].reshape(-1, 1, rows, columns)
             peaks.append((plane * (plane == F.max_pool2d(plane, 3, 1, 1)).to(plane.dtype)).flatten(1))
             start += rows * columns
-        count = min(3 * self.slots, start)
-        scores, order = torch.cat(peaks, 1).topk(count, dim=1)
-        boxes = dense.boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        return scores, best.indices.gather(1, order), boxes
+        scores, order = torch.cat(peaks, 1).topk(min(3 * self.slots, start), dim=1)
+        chosen = stated.gather(1, order[..., None].expand(-1, -1, stated.shape[2]))
+        boxes = decode(chosen, self.origins[order], self.strides[order])
+        return scores, chosen[..., :-5].argmax(-1), boxes
+
+
+def decode(stated: Tensor, origins: Tensor, strides: Tensor) -> Tensor:
+    """Boxes (..., 4) xyxy in [0, 1] of statements (..., C + 5) at positions of these origins and strides."""
+    centre = origins + stated[..., -5:-3] * strides
+    half = stated[..., -3:-1].clamp(max=5.0).exp() * strides / 2
+    return torch.cat((centre - half, centre + half), -1)

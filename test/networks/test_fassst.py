@@ -289,3 +289,13 @@ def test_wrong_arguments_are_named() -> None:
         build_network("fast")
     with pytest.raises(ConfigError, match="colour"):
         build_network("fassst", num_classes=3, colour="rgb")
+
+
+def test_masks_are_drawn_as_the_layers_say() -> None:
+    """`draw` runs the transposed convolution and the prediction in another order of memory."""
+    torch.manual_seed(0)
+    pyramid = PyramidMask((4, 4, 4), 8, 8, fusion=True).eval()
+    rois = torch.randn(3, 8, 8, 8)
+    with torch.no_grad():
+        expected = pyramid.predict(F.relu(pyramid.up(pyramid.tail(rois))))[:, 0]
+        torch.testing.assert_close(pyramid.draw(rois), expected)

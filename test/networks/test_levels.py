@@ -14,8 +14,7 @@ from torch.nn import functional
 from fassst_ros.labels import CLASS_LISTS, STREET
 from fassst_ros.networks import build_network
 from fassst_ros.networks.fassst import FASSST
-from fassst_ros.networks.fassst_iam import Dense
-from fassst_ros.networks.fassst_levels import LevelSlots, joint_logit
+from fassst_ros.networks.fassst_levels import LevelSlots, decode, joint_logit
 from fassst_ros.training.pretrained import load_head, load_published
 from fassst_ros.types import ModelError
 
@@ -47,7 +46,8 @@ def test_probability_is_class_times_objectness() -> None:
             head.object.bias += 3  # type: ignore[operator, union-attr]
         dense = network.iam(levels)
         stated = [head(x) for head, x in zip(network.iam.heads, levels, strict=True)]  # type: ignore[union-attr, arg-type]
-    product = torch.cat([(c.sigmoid() * o.sigmoid()).flatten(2) for c, _, o in stated], 2).transpose(1, 2)
+    parts = [x[:, :-5].sigmoid() * x[:, -1:].sigmoid() for x in stated]
+    product = torch.cat([part.flatten(2) for part in parts], 2).transpose(1, 2)
     torch.testing.assert_close(dense.logits.sigmoid(), product)
     assert dense.boxes.shape == (1, 16 * 16 + 8 * 8 + 4 * 4, 4)
 
@@ -76,16 +76,36 @@ def test_joint_logit_is_exact_far_out() -> None:
 
 def test_slots_are_the_surest_peaks_of_all_levels() -> None:
     iam = LevelSlots((8, 8, 8), (128, 128), 4, 2)
-    logits = torch.full((1, 336, 2), -9.0)
-    boxes = torch.rand(1, 336, 4)
+    stated = torch.rand(1, 336, 7)  # two class logits, the coded box, objectness
+    stated[..., :2] = -9.0
+    stated[..., 6] = 0.5
     for position, label, value in ((17, 0, 2.0), (18, 0, 1.0), (256 + 9, 1, 3.0), (320 + 5, 0, 0.5)):
-        logits[0, position, label] = value
-    scores, labels, chosen = iam.select(Dense(logits, boxes))
+        stated[0, position, label] = value
+    scores, labels, chosen = iam.choose(stated)
     assert scores.shape == (1, 12)
-    expected = torch.tensor([3.0, 2.0, 0.5]).sigmoid()  # 18 stands beside 17 and is no peak
+    # 18 stands beside 17 and is no peak
+    expected = torch.tensor([3.0, 2.0, 0.5]).sigmoid() * torch.tensor(0.5).sigmoid()
     torch.testing.assert_close(scores[0, :3], expected)
     assert labels[0, :3].tolist() == [1, 0, 0]
+    boxes = decode(stated, iam.origins, iam.strides)
     torch.testing.assert_close(chosen[0, :3], boxes[0, [265, 17, 325]])
+
+
+def test_chosen_slots_are_what_training_sees() -> None:
+    """Scores, labels and boxes of the slots stand among those of all positions, whose loss is computed."""
+    network = make().eval()
+    features = network.features(torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        for head in network.iam.heads:  # type: ignore[union-attr]
+            nn.init.normal_(head.classify.weight)  # type: ignore[union-attr, arg-type]
+        dense = network.dense(features)
+        scores, labels, boxes = network.iam.choose(network.iam.state(features.levels))  # type: ignore[union-attr, operator]
+    best = dense.logits.sigmoid().max(-1)
+    for image in range(2):
+        for score, label, box in zip(scores[image, :20], labels[image], boxes[image], strict=False):
+            at = (dense.boxes[image] - box).abs().sum(1).argmin()
+            torch.testing.assert_close(best.values[image, at], score)
+            assert best.indices[image, at] == label
 
 
 def test_two_scales_state_what_one_states_of_the_image_and_of_its_half() -> None:
