@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -173,7 +174,8 @@ class Bench:
         """Number of instances -> score threshold that leaves so many; fewer where the image has no more."""
         image = np.load(self._setup.image)
         options = SegmentOptions(score_threshold=0.0)
-        with Segmenter.open(self._setup.options, options, lambda _: None) as segmenter:
+        runtime = dataclasses.replace(self._setup.options, model=str(self._setup.model))
+        with Segmenter.open(runtime, options, lambda _: None) as segmenter:
             scores = sorted(segmenter.segment(Frame(image, "bgr")).instances.scores.tolist(), reverse=True)
         found = {0: 1.0}
         for count in INSTANCES[1:]:
