@@ -1,4 +1,4 @@
-"""YOLOX through ONNX Runtime: a detector of the 80 COCO classes. numpy and OpenCV only, no torch.
+"""YOLOX: a detector of the 80 COCO classes. numpy and OpenCV only, no torch.
 
 A reference to compare with, and a teacher for images without labels. It is not one of the
 package's networks: it finds no masks, and its graph leaves decoding and NMS to the caller.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fassst_ros.config import RuntimeOptions
 from fassst_ros.labels import COCO
-from fassst_ros.runtimes.onnxruntime_runtime import OnnxRuntimeRuntime
+from fassst_ros.runtimes import create_runtime
 from fassst_ros.types import Float32Array, Frame, InputError, ModelError, UInt8Array
 
 if TYPE_CHECKING:
@@ -53,13 +53,16 @@ class YoloxDetector:
     infer_ms: how long the graph took in the last `detect`, in milliseconds.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        """Load the graph. threads: of the CPU; 0: all cores.
+    def __init__(
+        self, path: Path, threads: int = 0, runtime: str = "onnxruntime", precision: str = "default"
+    ) -> None:
+        """Load the graph. threads: of the CPU; 0: all cores. runtime, precision: as in RuntimeOptions.
 
-        Raises ModelError if the file is missing or no such graph, RuntimeUnavailable without onnxruntime.
+        Raises ModelError if the file is missing or no such graph, RuntimeUnavailable without the runtime.
         """
         self.path = path
-        self.runtime = OnnxRuntimeRuntime(path, RuntimeOptions(threads=threads))
+        options = RuntimeOptions(runtime=runtime, precision=precision, threads=threads)
+        self.runtime = create_runtime(path, options)
         try:
             self.side = self._check()
         except BaseException:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fassst_ros.bench import node, scenes
+from fassst_ros.bench.growth import growth_suite
 from fassst_ros.bench.measure import machine_facts
 from fassst_ros.bench.mood import Mood
 from fassst_ros.bench.network import network_suite
+from fassst_ros.bench.peers import peers_suite
 from fassst_ros.bench.plots import write_plots
 from fassst_ros.bench.report import Suite, print_report, summary_table, to_markdown
 from fassst_ros.bench.stages import stages_suite
@@ -29,6 +31,8 @@ from fassst_ros.types import ConfigError, FassstError
 SUITES = {
     "network": "the model alone",
     "stages": "all around it, without ROS",
+    "peers": "other networks side by side with it",
+    "growth": "its cost against input size and slots",
     "node": "the real node over DDS",
 }
 
@@ -47,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=("auto", "all", *RUNTIMES),
         default="auto",
-        help="all: the network suite in each of them",
+        help="all: the network suite in each of them; peers and growth in ONNX Runtime, too",
+    )
+    parser.add_argument(
+        "--yolox", type=Path, metavar="FILE", help="raw YOLOX-nano (.onnx) for the peers: the least cost"
     )
     size = f"{scenes.WIDTH}x{scenes.HEIGHT}"
     parser.add_argument(
@@ -91,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
     single = dataclasses.replace(options, runtime="auto" if args.runtime == "all" else args.runtime)
     chosen = SegmentOptions(score_threshold=scenes.threshold_for(single, image, args.objects))
     names = list(RUNTIMES) if args.runtime == "all" else [args.runtime]
+    settings = [single]
+    if "onnxruntime" in names and names != ["onnxruntime"]:
+        settings.append(dataclasses.replace(options, runtime="onnxruntime"))
     facts = {
         "command": _command(args, options),
         "date": datetime.now().astimezone().isoformat(" ", "seconds"),
@@ -105,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     makers: dict[str, Callable[[], Suite]] = {
         "network": lambda: network_suite(model, image, names, options, args.repeats, note),
         "stages": lambda: stages_suite(single, chosen, image, args.repeats),
+        "peers": lambda: peers_suite(model, image, settings, args.repeats, note, say, args.yolox),
+        "growth": lambda: growth_suite(model, image, settings, args.repeats, note, say),
         "node": lambda: node.node_suite(
             model, single, chosen, image, note, say, args.node_parts, args.node_seconds
         ),
@@ -147,6 +159,8 @@ def _command(args: argparse.Namespace, options: RuntimeOptions) -> str:
         words += ["--runtime", args.runtime]
     if args.image is not None:
         words += ["--image", args.image.name]
+    if args.yolox is not None:
+        words += ["--yolox", args.yolox.name]
     for option in ("precision", "threads"):
         if (value := getattr(options, option)) != getattr(RuntimeOptions(), option):
             words += [f"--{option}", str(value)]

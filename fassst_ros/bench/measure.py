@@ -26,6 +26,9 @@ PACKAGES = (
 #: CPU flags that decide over speed.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
 
+#: Rounds of `take_turns` in which all take part, however slow they are.
+LEAST_ROUNDS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -99,3 +102,26 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 def _memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def take_turns(
+    calls: Sequence[Callable[[], object]], repeats: int, seconds: float, pause: float = 0.02
+) -> list[int]:
+    """Call each in turn, round after round, so that the machine's moods hit all alike; who begins changes.
+
+    A call that has had `seconds` sits out the rounds after the fifth. pause: seconds before each call: some
+    runtimes' threads spin on after their work, and would take the cores from whoever comes next.
+    Returns how many rounds each took part in, always the first ones.
+    """
+    spent = [0.0] * len(calls)
+    rounds = [0] * len(calls)
+    for turn in range(repeats):
+        for index in (*range(turn % len(calls), len(calls)), *range(turn % len(calls))):
+            if turn >= LEAST_ROUNDS and spent[index] > seconds:
+                continue
+            time.sleep(pause)
+            start = time.perf_counter()
+            calls[index]()
+            spent[index] += time.perf_counter() - start
+            rounds[index] += 1
+    return rounds
