@@ -13,7 +13,7 @@ import numpy as np
 
 from fassst_ros.bench import node_tables as tables
 from fassst_ros.bench.mood import OTHERS
-from fassst_ros.bench.node_session import TRANSPORTS, Pass, Session, Setup
+from fassst_ros.bench.node_session import OWN, PROFILE, TRANSPORTS, Pass, Session, Setup, own_transport
 from fassst_ros.bench.node_tables import CALM, MAIN, Found
 from fassst_ros.config import SegmentOptions
 from fassst_ros.pipeline import Segmenter
@@ -29,7 +29,7 @@ INSTANCES = (0, 10, 30, 49)
 #: Sum of the rates of all cameras when their latency is measured, relative to the highest rate of one.
 SHARE = 0.7
 #: Transports that JPEGs are measured with, too: they are small, so that others make no difference to them.
-BOTH = ("our profile", "stock")
+BOTH = (PROFILE, "stock", OWN)
 #: How close the search for several cameras comes to their highest rate.
 TOLERANCE = 0.1
 #: Length of a pass, relative to others: of the search, of one that confirms, of one that only compares.
@@ -77,7 +77,7 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def _session(self, groups: Sequence[Sequence[str]], transport: str = "our profile") -> Session:
+    def _session(self, groups: Sequence[Sequence[str]], transport: str = PROFILE) -> Session:
         """The processes for these cameras, warm; those of the part before are taken on if they fit."""
         if self._open is not None and self._open[0] == (groups, transport):
             return self._open[1]
@@ -89,7 +89,7 @@ class Bench:
         session.warm_up()
         return session
 
-    def _both(self, transport: str = "our profile") -> Session:
+    def _both(self, transport: str = PROFILE) -> Session:
         """One raw and one JPEG camera, in the order of MAIN; only one of them plays at a time."""
         return self._session([["camera"], ["jpeg/compressed"]], transport)
 
@@ -186,7 +186,7 @@ class Bench:
 
     def _transports(self) -> Found:
         passes = {}
-        for transport in TRANSPORTS:
+        for transport in (PROFILE, *TRANSPORTS, *([OWN] if own_transport() else [])):
             session = self._both(transport)
             for group, encoding in enumerate(MAIN if transport in BOTH else MAIN[:1]):
                 how: dict[str, Any] = {"group": group, "encoding": encoding}

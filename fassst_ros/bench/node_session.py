@@ -21,13 +21,16 @@ from fassst_ros.types import FassstError
 PATIENCE = 300.0
 #: Rate of the frames that warm up everything and do not count [Hz], of all cameras together; seconds of them.
 WARM_UP = 20.0, 1.0
-#: Transport -> environment; None takes a variable away. The first one is how our launch files start the node.
-TRANSPORTS: dict[str, dict[str, str] | None] = {
-    "our profile": None,
+#: How our launch files start the node, and the user's own settings, if there are some.
+PROFILE, OWN = "our profile", "as set here"
+#: What else is compared: name -> environment.
+TRANSPORTS: dict[str, dict[str, str]] = {
     "stock": {},
     "UDP only": {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"},
     "LARGE_DATA": {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
 }
+#: Settings of the user's that decide on the transport.
+_OWN = (*TRANSPORT, "RMW_IMPLEMENTATION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Session:
     """
 
     def __init__(
-        self, setup: Setup, folder: Path, groups: Sequence[Sequence[str]], transport: str = "our profile"
+        self, setup: Setup, folder: Path, groups: Sequence[Sequence[str]], transport: str = PROFILE
     ) -> None:
         self._setup, self._groups = setup, groups
         folder.mkdir(parents=True)
@@ -162,7 +165,12 @@ def _environment(folder: Path, transport: str) -> dict[str, str]:
     if profile is None:
         raise FassstError("config/fastdds_large_images.xml is missing: install the package again")
     settings = environment(profile, folder, free_domain())
-    changed = TRANSPORTS[transport]
-    if changed is None:
+    if transport == PROFILE:
         return settings
+    changed = own_transport() if transport == OWN else TRANSPORTS[transport]
     return {name: value for name, value in settings.items() if name not in TRANSPORT} | changed
+
+
+def own_transport() -> dict[str, str]:
+    """The user's settings of the middleware; empty if there are none."""
+    return {name: value for name in _OWN if (value := os.environ.get(name))}

@@ -153,7 +153,8 @@ def transports(passes: Mapping[tuple[str, str], Pass]) -> Found:
     columns = ("transport", "input", "stamp to node, p50", *_LATENCY)
     words = (
         "our profile: config/fastdds_large_images.xml, as our launch files set it; stock: Fast DDS as it "
-        "comes; UDP only, LARGE_DATA: FASTDDS_BUILTIN_TRANSPORTS. " + _CPU,
+        "comes; UDP only, LARGE_DATA: FASTDDS_BUILTIN_TRANSPORTS; as set here: what the environment of this "
+        "command says. " + _CPU,
     )
     return Found((Table(f"What carries the frames, at {CALM:g} Hz", columns, tuple(rows), words),))
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny_model, tiny_card
 
-from fassst_ros.bench import node, node_parts, node_tables
+from fassst_ros.bench import node, node_parts, node_session, node_tables
 from fassst_ros.bench.node_session import Pass, Session, Setup
 from fassst_ros.bench.report import Cell, Table
 from fassst_ros.bench.scenes import bench_image
 from fassst_ros.config import RuntimeOptions, SegmentOptions
+from fassst_ros.processes import TRANSPORT
 from fassst_ros.replay.rates import HighestRate, RateRecord
 from fassst_ros.types import ConfigError, FassstError
 
@@ -95,6 +96,25 @@ def test_a_node_that_does_not_start_says_why(tmp_path: Path) -> None:
 def test_a_wrong_time_of_a_pass(model: Path) -> None:
     with pytest.raises(ConfigError, match="--node-seconds is 0; expected"):
         suite(model, ("stages",), [], 0.0)
+
+
+def test_transports_are_set_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TRANSPORT, "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(name, raising=False)
+    assert node_session.own_transport() == {}
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+
+    def settings(transport: str) -> dict[str, str]:
+        found = node_session._environment(tmp_path, transport)
+        return {name: found[name] for name in (*TRANSPORT, "RMW_IMPLEMENTATION") if name in found}
+
+    fast = {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}
+    assert settings("stock") == fast
+    assert settings("LARGE_DATA") == {**fast, "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}
+    assert len(settings(node_session.PROFILE)) == 2
+    own = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+    assert settings(node_session.OWN) == own
 
 
 def test_options() -> None:
