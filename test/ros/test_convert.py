@@ -11,6 +11,7 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from fassst_ros import image_messages
 from fassst_ros.ros.convert import ENCODINGS, compressed_to_frame, image_to_frame, to_frame, to_image
 from fassst_ros.types import Frame, InputError
 
@@ -199,6 +200,50 @@ def test_compressed_images() -> None:
     np.testing.assert_allclose(rgb(jpeg).astype(int), photo()[..., ::-1].astype(int), atol=12)
     grey = to_frame(compressed(encode(".png", photo()[..., 0]), "mono8; png compressed mono8"))
     np.testing.assert_array_equal(rgb(grey), np.repeat(photo()[..., :1], 3, 2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
+        [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422],
+        [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+    ],
+)
+@pytest.mark.parametrize("channels", [slice(None), 0], ids=["colour", "grey"])
+@pytest.mark.parametrize("name", ["jpeg", "rgb8; jpeg compressed rgb8"])
+@pytest.mark.parametrize("damage", [0, 9])
+def test_jpeg_has_the_same_pixels_with_and_without_simplejpeg(
+    options: list[int], channels: Any, name: str, damage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("simplejpeg")
+    data = bytearray(cv2.imencode(".jpg", photo()[..., channels], options)[1].tobytes())
+    rng = np.random.default_rng(damage)
+    for place in rng.integers(
+        len(data) - 900, len(data) - 100, damage
+    ):  # in the pixels: noise, as from a cable
+        data[place] = rng.integers(256)
+    frames = [compressed_to_frame(compressed(bytes(data), name))]
+    monkeypatch.setattr(image_messages, "simplejpeg", None)
+    frames.append(compressed_to_frame(compressed(bytes(data), name)))
+    assert {frame.color for frame in frames} == {"rgb", "bgr"}
+    np.testing.assert_array_equal(frames[0].image, frames[1].image[..., ::-1])
+
+
+def test_progressive_jpeg() -> None:
+    data = cv2.imencode(".jpg", photo(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
+    frame = compressed_to_frame(compressed(data.tobytes()))
+    rgb = frame.image if frame.color == "rgb" else frame.image[..., ::-1]
+    np.testing.assert_array_equal(rgb, cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def test_jpeg_that_asks_for_all_memory_is_refused() -> None:
+    data = bytearray(encode(".jpg", photo()))
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = b"\xff\xdc\xff\xdc"  # 65500 x 65500
+    with pytest.raises(InputError, match="cannot decode"):
+        compressed_to_frame(compressed(bytes(data)))
 
 
 def test_compressed_rgb_keeps_its_order() -> None:
