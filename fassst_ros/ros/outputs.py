@@ -23,6 +23,11 @@ from fassst_ros.ros.markers import markers, usable
 from fassst_ros.ros.params import NodeOptions
 from fassst_ros.types import Frame, Instances
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
+
 #: Times of a frame [ms], in their order; each is published on ~/latency/<name>.
 #: transport: stamp to callback. wait: callback to worker. track: only while tracking is on.
 #: extras: maps, overlay, markers, detections.
@@ -55,13 +60,18 @@ class Outputs:
             self._compressed = self._create(CompressedImage, "overlay/compressed", qos.IMAGES)
             self._markers = self._create(MarkerArray, "markers", qos.RESULTS)
             self._detections = self._create_detections()
-            self._latency = {s: self._create(Float64, f"latency/{s}", qos.RESULTS) for s in STAGES}
+            # The executor looks at every event of every publisher each time: 1.9 ms for 8 cameras with these.
+            quiet = PublisherEventCallbacks(use_default_callbacks=False)
+            self._latency = {
+                stage: self._create(Float64, f"latency/{stage}", qos.RESULTS, event_callbacks=quiet)
+                for stage in STAGES
+            }
         except BaseException:
             self.destroy()
             raise
 
-    def _create(self, message_type: type[Any], topic: str, profile: QoSProfile) -> Any:
-        publisher = self._node.create_lifecycle_publisher(message_type, self._prefix + topic, profile)
+    def _create(self, message_type: type[Any], topic: str, profile: QoSProfile, **more: Any) -> Any:
+        publisher = self._node.create_lifecycle_publisher(message_type, self._prefix + topic, profile, **more)
         self._publishers.append(publisher)
         return publisher
 
