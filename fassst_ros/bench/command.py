@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fassst_ros.bench import node, scenes
+from fassst_ros.bench.gpu import cuda_devices, gpu_suite
 from fassst_ros.bench.growth import growth_suite
 from fassst_ros.bench.measure import machine_facts
 from fassst_ros.bench.mood import Mood
@@ -33,6 +34,7 @@ SUITES = {
     "stages": "all around it, without ROS",
     "peers": "other networks side by side with it",
     "growth": "its cost against input size and slots",
+    "gpu": "TensorRT beside torch and ONNX Runtime on an NVIDIA GPU, and its roofline",
     "node": "the real node over DDS",
 }
 
@@ -117,11 +119,18 @@ def run(args: argparse.Namespace) -> int:
         "stages": lambda: stages_suite(single, chosen, image, args.repeats),
         "peers": lambda: peers_suite(model, image, settings, args.repeats, note, say, args.yolox),
         "growth": lambda: growth_suite(model, image, settings, args.repeats, note, say),
+        "gpu": lambda: gpu_suite(model, image, options, args.repeats, note),
         "node": lambda: node.node_suite(
             model, single, chosen, image, note, say, args.node_parts, args.node_seconds
         ),
     }
     asked = [name for name in SUITES if name in args.suite or "all" in args.suite]
+    if "gpu" not in args.suite and "gpu" in asked:
+        try:
+            cuda_devices()
+        except FassstError as err:  # nothing failed: this machine has no GPU
+            asked.remove("gpu")
+            note(f"gpu: not measured: {err}")
     found = _measure({name: makers[name] for name in asked}, note, say)
     print_report(facts, found, notes)
     _write(args, facts, found, notes)

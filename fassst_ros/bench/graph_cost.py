@@ -32,14 +32,30 @@ class GraphCost:
     file_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One Conv, ConvTranspose, Gemm or MatMul. numbers: how many it reads and writes, each once."""
+
+    macs: int
+    numbers: int
+
+
+def layer_costs(path: Path) -> list[LayerCost]:
+    """Of every counted node of an ONNX file. Raises ModelError like `graph_cost`."""
+    model = _with_shapes(path)
+    shapes = _shapes(model)
+    costs = []
+    for node in model.graph.node:
+        if node.op_type in COUNTED:
+            macs = _macs(node, shapes)
+            tensors = (*node.input, node.output[0])
+            costs.append(LayerCost(macs, sum(math.prod(shapes[name]) for name in tensors if name)))
+    return costs
+
+
 def graph_cost(path: Path) -> GraphCost:
     """Count in an ONNX file with static shapes. Raises ModelError if it is none."""
-    import onnx
-
-    try:
-        model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
-    except Exception as err:  # what onnx and protobuf raise shares no base class
-        raise ModelError(f"cannot count what {path.name} costs: {err}") from err
+    model = _with_shapes(path)
     shapes = _shapes(model)
     counted = [node for node in model.graph.node if node.op_type in COUNTED]
     return GraphCost(
@@ -48,6 +64,15 @@ def graph_cost(path: Path) -> GraphCost:
         len(model.graph.node),
         path.stat().st_size,
     )
+
+
+def _with_shapes(path: Path) -> ModelProto:
+    import onnx
+
+    try:
+        return onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+    except Exception as err:  # what onnx and protobuf raise shares no base class
+        raise ModelError(f"cannot count what {path.name} costs: {err}") from err
 
 
 def _shapes(model: ModelProto) -> Shapes:
