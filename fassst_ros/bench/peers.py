@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,14 +46,9 @@ _WORDS = (
 
 @dataclass(slots=True)
 class Contender:
-    """One line of a table. step: one frame -> milliseconds of (network alone, all).
-
-    file: its graph.
-    """
+    """One line of a table. step: one frame -> milliseconds of (network alone, all)."""
 
     name: str
-    file: Path
-    input: str
     step: Callable[[], tuple[float, float]]
     network_ms: list[float] = field(default_factory=list)
     complete_ms: list[float] = field(default_factory=list)
@@ -82,6 +77,7 @@ def peers_suite(
     with tempfile.TemporaryDirectory(prefix="fassst_bench_") as name:
         files = _files(model, Path(name), note, say)
         detectors = _detectors(model, yolox, Path(name), note)
+        facts = _facts({**files, **detectors})
         for options in settings:
             with contextlib.ExitStack() as stack:
                 contenders, title = _open(files, detectors, image, options, stack, note)
@@ -93,6 +89,8 @@ def peers_suite(
                 take_turns([c.run for c in contenders], repeats, _SECONDS)
             tables.append(_table(contenders, title))
             summary += _summary(contenders, title)
+    if tables:
+        tables.insert(0, facts)
     return Suite("Peers, side by side in one run", tuple(tables), (), tuple(summary), _WORDS)
 
 
@@ -120,10 +118,10 @@ def _detectors(model: Path, yolox: Path | None, folder: Path, note: Callable[[st
         note("YOLOX-nano: not measured: its file was not given (--yolox; it is not part of this package)")
         return {}
     card = load_card(model)
-    found = {f"{yolox.stem} (boxes only)": yolox}
+    found = {f"{yolox.stem}, boxes only": yolox}
     side = max(card.input_height, card.input_width)
     try:
-        found[f"{yolox.stem} at {side} (boxes only)"] = resized(yolox, side, folder)
+        found[f"{yolox.stem} at {side}, boxes only"] = resized(yolox, side, folder)
     except FassstError as err:
         note(f"{yolox.stem} at {side}: not measured: {err}")
     return found
@@ -144,7 +142,7 @@ def _open(
         chosen = dataclasses.replace(options, precision="int8") if name.endswith("INT8") else options
         try:
             runtime = stack.enter_context(create_runtime(file, chosen, lambda _: None))
-            found.append(_segmenting(name, file, runtime, load_card(file), image))
+            found.append(_segmenting(name, runtime, load_card(file), image))
         except FassstError as err:
             note(f"{name} in {options.runtime} {options.precision}: not measured: {err}")
             if not title:
@@ -164,7 +162,7 @@ def _open(
     return found, title
 
 
-def _segmenting(name: str, file: Path, runtime: Runtime, card: ModelCard, image: UInt8Array) -> Contender:
+def _segmenting(name: str, runtime: Runtime, card: ModelCard, image: UInt8Array) -> Contender:
     frame, buffer = Frame(image, "bgr"), input_buffer(card.input_height, card.input_width)
     objects = made_up_objects(OBJECTS, card)
 
@@ -177,7 +175,7 @@ def _segmenting(name: str, file: Path, runtime: Runtime, card: ModelCard, image:
         postprocess(objects, geometry, card, _KEEP_ALL)
         return (inferred - prepared) * 1e3, (time.perf_counter() - start) * 1e3
 
-    return Contender(name, file, f"{card.input_width}x{card.input_height}", step)
+    return Contender(name, step)
 
 
 def _detecting(name: str, detector: YoloxDetector, image: UInt8Array) -> Contender:
@@ -188,17 +186,25 @@ def _detecting(name: str, detector: YoloxDetector, image: UInt8Array) -> Contend
         detector.detect(rgb)
         return detector.infer_ms, (time.perf_counter() - start) * 1e3
 
-    return Contender(name, detector.path, f"{detector.side}x{detector.side}", step)
+    return Contender(name, step)
+
+
+def _facts(files: Mapping[str, Path]) -> Table:
+    """What does not depend on the machine."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, file in files.items():
+        cost = graph_cost(file)
+        rows.append((name, cost.macs / 1e9, cost.parameters / 1e6, cost.operations))
+    return Table("The graphs", ("network", "G multiply-adds", "M parameters", "operations"), tuple(rows))
 
 
 def _table(contenders: Sequence[Contender], title: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for c in contenders:
-        cost = graph_cost(c.file)
         alone, complete = float(np.median(c.network_ms)), float(np.median(c.complete_ms))
         ratios = (_spread(_ratios(c, contenders[0], key)) for key in ("network_ms", "complete_ms"))
-        rows.append((c.name, c.input, cost.macs / 1e9, cost.parameters / 1e6, alone, complete, *ratios))
-    columns = ("network", "input", "GMAC", "M param.", "alone", "complete", "ratio alone", "ratio complete")
+        rows.append((c.name, alone, complete, *ratios))
+    columns = ("network", "alone", "complete", "ratio alone", "ratio complete")
     return Table(f"{title} [ms, p50]", columns, tuple(rows))
 
 
@@ -215,10 +221,11 @@ def _spread(ratios: Sequence[float]) -> str:
 
 def _summary(contenders: Sequence[Contender], title: str) -> list[tuple[str, str]]:
     """How each compares with the first, in the words of the top table."""
+    used = title.partition(",")[0]
     first = contenders[0]
     rows = []
     for c in contenders[1:]:
         alone, complete = (float(np.median(_ratios(c, first, key))) for key in ("network_ms", "complete_ms"))
-        words = f"{alone:.2f} of the time of {first.name} alone, {complete:.2f} complete"
-        rows.append((f"{c.name}, in {title}", words))
+        what = f"time of {c.name} to that of {first.name} ({used})"
+        rows.append((what, f"{alone:.2f} alone, {complete:.2f} complete"))
     return rows

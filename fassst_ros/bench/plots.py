@@ -47,7 +47,7 @@ def write_plot(plot: Plot, path: Path) -> None:
 
 
 def draw(plot: Plot, figure: Any) -> None:
-    """Lines with markers; a series of one point is a dot with its name. Both axes start at 0."""
+    """Lines with markers; a series of one point is a dot with its name."""
     axes = figure.subplots()
     lines = [points for points in plot.series.values() if len(points) > 1]
     for number, (name, points) in enumerate(plot.series.items()):
@@ -59,7 +59,10 @@ def draw(plot: Plot, figure: Any) -> None:
             axes.plot(xs, ys, marker=marker, color=color, ms=6)
             axes.annotate(name, (xs[0], ys[0]), (6, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel=plot.x, ylabel=plot.y, title=plot.title)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    if plot.from_zero:
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+    else:
+        axes.margins(0.15)
     if lines:
         axes.legend(frameon=False, fontsize=8)

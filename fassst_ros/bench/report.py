@@ -41,6 +41,7 @@ class Plot:
     """series: name -> points (x, y) in order of x. x, y: labels of the axes, with units.
 
     A series of one point is drawn as a dot with its name beside it. words: the law, as found.
+    from_zero: both axes begin at 0.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Plot:
     y: str
     series: Mapping[str, Sequence[tuple[float, float]]]
     words: tuple[str, ...] = ()
+    from_zero: bool = True
 
 
 @dataclass(frozen=True, slots=True)
