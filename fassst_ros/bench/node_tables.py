@@ -117,7 +117,12 @@ def cameras_plot(passes: Mapping[int, RateRecord]) -> Plot:
     cpu = [(float(n), r.cpu_ms) for n, r in passes.items() if r.cpu_ms is not None]
     series["node CPU for a result"] = cpu
     total = next((f"{r.rate * r.cameras:.3g} Hz" for r in passes.values()), "")
-    words = [f"The rates of all cameras together are {total}."] if total else []
+    words = []
+    if total:
+        words.append(
+            f"Rates of all cameras together: {total}. They publish at the same moment and are segmented in turn, "
+            "so that the last one waits for all others."
+        )
     words += _law(series["latency p50"], "Latency p50", "camera")
     words += _law(cpu, "CPU for a result", "camera")
     return Plot("Latency and CPU against cameras", "cameras", "ms", series, tuple(words))

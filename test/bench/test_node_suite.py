@@ -166,7 +166,7 @@ def test_cameras_and_their_law() -> None:
     }
     (plot,) = found.plots
     assert plot.series["latency p50"] == [(1.0, 40.0), (2.0, 50.0), (4.0, 70.0), (8.0, 110.0)]
-    assert plot.words[0] == "The rates of all cameras together are 16 Hz."
+    assert plot.words[0].startswith("Rates of all cameras together: 16 Hz. ")
     assert plot.words[1].startswith("Latency p50: 30 ms + 10 ms per camera")
     assert plot.words[2].startswith("CPU for a result: 60 ms + 1 ms per camera")
 
