@@ -120,8 +120,8 @@ def cameras_plot(passes: Mapping[int, RateRecord]) -> Plot:
     words = []
     if total:
         words.append(
-            f"Rates of all cameras together: {total}. They publish at the same moment and are segmented in turn, "
-            "so that the last one waits for all others."
+            f"Rates of all cameras together: {total}. They publish at the same moment and are segmented in "
+            "turn, so that the last one waits for all others."
         )
     words += _law(series["latency p50"], "Latency p50", "camera")
     words += _law(cpu, "CPU for a result", "camera")
