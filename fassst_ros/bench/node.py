@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fassst_ros.bench.node_parts import Bench
+from fassst_ros.bench.node_parts import LENGTHS, Bench
 from fassst_ros.bench.node_session import Setup
 from fassst_ros.bench.report import Suite
 from fassst_ros.config import RuntimeOptions, SegmentOptions
@@ -111,6 +111,7 @@ def node_suite(
         (
             "Milliseconds. Latency is from the stamp, set right before the camera process publishes, to the "
             "arrival of the InstanceArray in a third process. A rate is sustained if less than 5 % of the "
-            f"frames stay without a result (ros2_benchmark); passes take {seconds:g} s.",
+            f"frames stay without a result (ros2_benchmark). Passes take {seconds:g} s, those that search or "
+            f"compare {LENGTHS['search'] * seconds:g} s.",
         ),
     )
