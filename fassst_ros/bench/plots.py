@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fassst_ros.bench.report import Plot, Suite, plot_name
-from fassst_ros.evaluation.curves import save
+from fassst_ros.evaluation.curves import GREY, save
 from fassst_ros.types import ConfigError
 
 #: Colours that are told apart in grey, too; each comes with a marker of its own.
@@ -37,6 +38,15 @@ def write_plots(suites: Mapping[str, Suite], markdown: Path, note: Callable[[str
     return links
 
 
+def check_plot(path: Path) -> None:
+    """Fail before a long run if the plot cannot be drawn or has no place. Raises ConfigError."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("--plot needs matplotlib: pip install matplotlib")
+    place = path if path.exists() else path.parent
+    if path.suffix != ".svg" or path.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(f"--plot {path} cannot be written; expected NAME.svg in an existing folder")
+
+
 def write_plot(plot: Plot, path: Path) -> None:
     """Draw one plot as SVG. Raises ConfigError if the file cannot be written."""
     try:
@@ -50,10 +60,13 @@ def draw(plot: Plot, figure: Any) -> None:
     """Lines with markers; a series of one point is a dot with its name."""
     axes = figure.subplots()
     lines = [points for points in plot.series.values() if len(points) > 1]
+    dots = len(lines) < len(plot.series)
     for number, (name, points) in enumerate(plot.series.items()):
         color, marker = STYLES[number % len(STYLES)]
         xs, ys = zip(*points, strict=True)
-        if len(points) > 1:
+        if len(points) > 1 and dots:  # a line through some of the dots
+            axes.plot(xs, ys, color=GREY, ls="--", lw=1, label=name)
+        elif len(points) > 1:
             axes.plot(xs, ys, marker=marker, color=color, ms=5, lw=1.5, label=name)
         else:
             axes.plot(xs, ys, marker=marker, color=color, ms=6)

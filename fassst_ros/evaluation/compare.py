@@ -20,11 +20,13 @@ from rich.console import Console
 from rich.progress import track
 
 from fassst_ros.bench.measure import machine_facts
+from fassst_ros.bench.plots import check_plot, write_plot
 from fassst_ros.card import ClassInfo, ModelCard
 from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions
 from fassst_ros.evaluation.coco import evaluate_in_full
 from fassst_ros.evaluation.command import OPTIONS, add_data_arguments, check_writable, open_set
+from fassst_ros.evaluation.compare_plot import front_plot
 from fassst_ros.evaluation.compare_table import check_markdown, print_comparison, write_markdown
 from fassst_ros.evaluation.dataset import EvaluationSet
 from fassst_ros.evaluation.ground_truth import GroundTruth
@@ -39,6 +41,8 @@ from fassst_ros.yolox import YoloxDetector
 #: Seconds before each image: ONNX Runtime's and OpenBLAS's threads spin on for a while after their work,
 #: and would take the cores from whoever comes next. A camera leaves such a pause, too.
 PAUSE = 0.1
+#: What may follow MODEL@.
+PRECISIONS = next(f for f in dataclasses.fields(RuntimeOptions) if f.name == "precision").metadata["choices"]
 
 
 @dataclass(slots=True)
@@ -56,7 +60,10 @@ class Contender:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst compare`."""
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="model file (.onnx) or name of a shipped one"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="model file (.onnx) or name of a shipped one; MODEL@f32: in f32, whatever --precision says",
     )
     add_data_arguments(parser)
     parser.add_argument(
@@ -68,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, dest="json_file", metavar="FILE", help="write the numbers there")
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the table there, between its marker comments"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw mask AP against latency there, as SVG"
     )
     add_settings(parser, RuntimeOptions, "runtime", skip=("model",))
 
@@ -83,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.json_file, "--json")
     if args.markdown is not None:
         check_markdown(args.markdown)
+    if args.plot is not None:
+        check_plot(args.plot)
     options = read_settings(args, RuntimeOptions, skip=("model",))
     report: dict[str, Any] = {
         "data": dataset.name,
@@ -106,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
         write_text(args.json_file, json.dumps(report, indent=2) + "\n")
     if args.markdown is not None:
         write_markdown(args.markdown, report)
+    if args.plot is not None:
+        write_plot(front_plot(report), args.plot)
     return 1 if failed else 0
 
 
@@ -157,7 +171,8 @@ def _command(args: argparse.Namespace, dataset: EvaluationSet, options: RuntimeO
 def _open_model(
     name: str, options: RuntimeOptions, stack: contextlib.ExitStack, console: Console
 ) -> Contender:
-    chosen = dataclasses.replace(options, model=name)
+    name, precision = split_precision(name)
+    chosen = dataclasses.replace(options, model=name, precision=precision or options.precision)
     segmenter = stack.enter_context(Segmenter.open(chosen, OPTIONS, console.log))
     card, runtime = segmenter.card, segmenter.runtime
     facts = {
@@ -193,6 +208,12 @@ def _open_references(
         )
         for shape, words in SHAPES.items()
     ]
+
+
+def split_precision(name: str) -> tuple[str, str]:
+    """MODEL@PRECISION -> its two parts; ("MODEL", "") without a known precision."""
+    model, _, precision = name.rpartition("@")
+    return (model, precision) if model and precision in PRECISIONS else (name, "")
 
 
 def _steps(card: ModelCard) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from test_eval_command import write_set
 from test_yolox import write_graph
 
 from fassst_ros.cli import main
+from fassst_ros.evaluation.compare_plot import front
 from fassst_ros.evaluation.compare_table import BEGIN, END
 
 
-def compare(folder: Path, models: list[Path], *more: Any) -> tuple[int, dict[str, Any]]:
+def compare(folder: Path, models: Sequence[Path | str], *more: Any) -> tuple[int, dict[str, Any]]:
     """Exit status and JSON."""
     out = folder / "compared.json"
     out.unlink(missing_ok=True)
@@ -146,3 +148,35 @@ def test_a_wrong_detector_is_told(
 ) -> None:
     assert compare(tmp_path, models, "--boxes", models[0])[0] == 1
     assert "no raw YOLOX detector" in capsys.readouterr().err
+
+
+def test_front_holds_what_nothing_beats_in_both() -> None:
+    points = [(30.0, 24.0), (20.0, 20.0), (25.0, 19.0), (20.0, 21.0), (40.0, 24.0)]
+    assert front(points) == [(20.0, 21.0), (30.0, 24.0)]
+
+
+def test_plot_shows_every_model_in_its_precision(tmp_path: Path, models: list[Path]) -> None:
+    plot = tmp_path / "front.svg"
+    chosen = [f"{models[0]}@f32", models[1]]
+    status, report = compare(tmp_path, chosen, "--plot", plot)
+    assert status == 0
+    assert [row["runtime"] for row in report["models"]] == ["onnxruntime f32"] * 2
+    drawn = plot.read_text(encoding="utf-8")
+    assert ">found, onnxruntime f32<" in drawn
+    assert ">found, onnxruntime f32 (2)<" in drawn
+    assert ">mask AP [%]<" in drawn
+
+
+def test_a_precision_that_the_runtime_does_not_have(
+    tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(tmp_path, [f"{models[0]}@bf16"])[0] == 1
+    assert "precision 'bf16' was asked for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["absent/front.svg", "front.png"])
+def test_a_plot_without_a_place_fails_before_the_run(
+    tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert compare(tmp_path, models, "--plot", tmp_path / name)[0] == 1
+    assert "expected NAME.svg in an existing folder" in capsys.readouterr().err
