@@ -19,7 +19,7 @@ SOURCES := CMakeLists.txt package.xml LICENSE msg fassst_ros scripts launch conf
 MOVED := $(if $(filter $(CURDIR),$(file <$(STAMPS)/python)),,moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run replay test lint clean moved
+.PHONY: help setup run replay bench test lint clean moved
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -33,6 +33,9 @@ run: setup  ## demo: real street frames through the node; pictures in out/. ARGS
 
 replay: setup  ## the node measured live with a bag: make replay BAG=drive; report in out/live/
 	@exec $(PY) scripts/replay.py "$(BAG)" $(ARGS)
+
+bench: setup $(STAMPS)/dev  ## speed on this machine, a minute. ARGS="--suite all --markdown FILE" measures all, 8 minutes
+	@exec $(PY) -m fassst_ros bench $(ARGS)
 
 test: setup lint  ## ruff, mypy and all tests. ARGS="-k words" passes options to pytest
 	@exec $(PY) -m pytest $(ARGS)

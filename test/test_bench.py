@@ -14,6 +14,7 @@ import pytest
 from tiny_model import make_tiny_model, tiny_card
 
 from fassst_ros.bench import peak
+from fassst_ros.bench.command import SUITES
 from fassst_ros.bench.measure import machine_facts, measure, timing
 from fassst_ros.bench.network import thread_counts
 from fassst_ros.bench.scenes import HEIGHT, WIDTH, bench_image, made_up_objects
@@ -117,6 +118,23 @@ def test_one_number_of_threads_and_one_precision_as_asked(model: Path) -> None:
     assert (row["runtime"], row["threads"]) == ("openvino f32", 1)
     assert report["suites"]["network"]["plots"] == []
     assert report["command"].endswith("--precision f32 --threads 1 --repeats 3")
+
+
+def test_several_suites_in_one_run_and_in_their_order(model: Path) -> None:
+    status, report = bench(model, "--suite", "stages", "network", "--runtime", "onnxruntime", "--threads", 1)
+    assert status == 0
+    assert list(report["suites"]) == ["network", "stages"]
+    assert report["summary"][0][0] == "network alone, fastest: onnxruntime f32"
+    assert any(note.startswith("the run took") for note in report["notes"])
+    assert any(note.startswith("a fixed operation took") for note in report["notes"])
+
+
+def test_help_names_the_suites(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name}: {words}" in shown for name, words in SUITES.items())
 
 
 def test_all_runtimes_say_why_one_is_missing(model: Path) -> None:

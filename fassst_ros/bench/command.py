@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from fassst_ros.cli import add_settings, read_settings
 from fassst_ros.config import RuntimeOptions, SegmentOptions
 from fassst_ros.models import resolve_model
 from fassst_ros.runtimes import RUNTIMES
-from fassst_ros.types import ConfigError, FassstError
+from fassst_ros.types import ConfigError, FassstError, UInt8Array
 
 #: Suite -> what it measures. In this order they run.
 SUITES = {
@@ -38,6 +39,9 @@ SUITES = {
     "node": "the real node over DDS",
 }
 
+DEFAULT = ("network", "stages")
+_REPEATS = 50
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst bench`."""
@@ -45,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--suite",
         nargs="+",
         choices=(*SUITES, "all"),
-        default=["all"],
+        default=DEFAULT,
         metavar="SUITE",
-        help="; ".join(f"{name}: {words}" for name, words in SUITES.items()) + "; all (default)",
+        help="; ".join(f"{name}: {words}" for name, words in SUITES.items())
+        + f"; all. Default: {' '.join(DEFAULT)}, about a minute; all takes about eight minutes on two cores",
     )
     parser.add_argument(
         "--runtime",
@@ -62,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", type=Path, metavar="FILE", help=f"a photo, scaled to {size} (default: a made-up image)"
     )
-    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="measured runs of each (100)")
+    parser.add_argument(
+        "--repeats", type=int, default=_REPEATS, metavar="N", help="measured runs of each (%(default)s)"
+    )
     parser.add_argument(
         "--objects",
         type=int,
@@ -94,15 +101,8 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) < least:
             raise ConfigError(f"--{name} is {value}; expected {least} or more")
     options = read_settings(args, RuntimeOptions, skip=("runtime",))
-    model = resolve_model(options.model)
-    card = load_card(model)
+    card = load_card(resolve_model(options.model))
     image = scenes.bench_image(args.image)
-    single = dataclasses.replace(options, runtime="auto" if args.runtime == "all" else args.runtime)
-    chosen = SegmentOptions(score_threshold=scenes.threshold_for(single, image, args.objects))
-    names = list(RUNTIMES) if args.runtime == "all" else [args.runtime]
-    settings = [single]
-    if "onnxruntime" in names and names != ["onnxruntime"]:
-        settings.append(dataclasses.replace(options, runtime="onnxruntime"))
     facts = {
         "command": _command(args, options),
         "date": datetime.now().astimezone().isoformat(" ", "seconds"),
@@ -111,10 +111,38 @@ def run(args: argparse.Namespace) -> int:
         "image": f"{image.shape[1]}x{image.shape[0]}, {args.image.name if args.image else 'made up'}",
     }
     notes: list[str] = []
-    note = notes.append
+    makers = _makers(args, options, image, notes.append, say)
+    asked = [name for name in SUITES if name in args.suite or "all" in args.suite]
+    if "gpu" not in args.suite and "gpu" in asked:
+        try:
+            cuda_devices()
+        except FassstError as err:  # nothing failed: this machine has no GPU
+            asked.remove("gpu")
+            notes.append(f"gpu: not measured: {err}")
+    found = _measure({name: makers[name] for name in asked}, notes.append, say)
+    print_report(facts, found, notes)
+    _write(args, facts, found, notes)
+    return 0 if len(found) == len(asked) else 1
+
+
+def _makers(
+    args: argparse.Namespace,
+    options: RuntimeOptions,
+    image: UInt8Array,
+    note: Callable[[str], None],
+    say: Callable[[str], None],
+) -> dict[str, Callable[[], Suite]]:
+    """What measures each suite."""
+    model = resolve_model(options.model)
+    single = dataclasses.replace(options, runtime="auto" if args.runtime == "all" else args.runtime)
+    names = list(RUNTIMES) if args.runtime == "all" else [args.runtime]
+    settings = [single]
+    if args.runtime == "all":
+        settings.append(dataclasses.replace(options, runtime="onnxruntime"))
+    chosen = SegmentOptions(score_threshold=scenes.threshold_for(single, image, args.objects))
     if args.objects:
         note(f"score threshold {chosen.score_threshold:.4f}, so that {args.objects} instances are kept")
-    makers: dict[str, Callable[[], Suite]] = {
+    return {
         "network": lambda: network_suite(model, image, names, options, args.repeats, note),
         "stages": lambda: stages_suite(single, chosen, image, args.repeats),
         "peers": lambda: peers_suite(model, image, settings, args.repeats, note, say, args.yolox),
@@ -124,17 +152,6 @@ def run(args: argparse.Namespace) -> int:
             model, single, chosen, image, note, say, args.node_parts, args.node_seconds
         ),
     }
-    asked = [name for name in SUITES if name in args.suite or "all" in args.suite]
-    if "gpu" not in args.suite and "gpu" in asked:
-        try:
-            cuda_devices()
-        except FassstError as err:  # nothing failed: this machine has no GPU
-            asked.remove("gpu")
-            note(f"gpu: not measured: {err}")
-    found = _measure({name: makers[name] for name in asked}, note, say)
-    print_report(facts, found, notes)
-    _write(args, facts, found, notes)
-    return 0 if len(found) == len(asked) else 1
 
 
 def _measure(
@@ -144,8 +161,10 @@ def _measure(
     mood = Mood()
     mood.look()
     found: dict[str, Suite] = {}
+    seconds = {}
     for name, make in makers.items():
         say(f"measuring: {name}")
+        start = time.monotonic()
         try:
             suite = make()
         except FassstError as err:
@@ -153,7 +172,10 @@ def _measure(
         else:
             if suite.tables or suite.plots:
                 found[name] = suite
+        seconds[name] = time.monotonic() - start
         mood.look(name)
+    parts = ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items())
+    note(f"the run took {sum(seconds.values()):.0f} s: {parts}")
     for words in mood.verdict():
         note(words)
     return found
@@ -173,7 +195,7 @@ def _command(args: argparse.Namespace, options: RuntimeOptions) -> str:
     for option in ("precision", "threads"):
         if (value := getattr(options, option)) != getattr(RuntimeOptions(), option):
             words += [f"--{option}", str(value)]
-    for option, default in (("repeats", 100), ("objects", 0)):
+    for option, default in (("repeats", _REPEATS), ("objects", 0)):
         if (value := getattr(args, option)) != default:
             words += [f"--{option}", str(value)]
     return shlex.join(words)

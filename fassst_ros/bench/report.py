@@ -18,11 +18,12 @@ Cell = str | int | float | None
 
 INTRODUCTION = """# Performance
 
-Written by `fassst bench --suite all`, in one run on the machine below. Times are milliseconds: each part is
+Written by `fassst bench`, in one run on the machine named at the end. Times are milliseconds: each part is
 run again and again after a warm-up; p50, p90 and p99 are percentiles, cpu is the time of all cores together
-for one run, which other programs on the machine hardly change. For your own machine:
+for one run, which other programs on the machine hardly change. For your own machine (about eight minutes on
+two cores; from a checkout also by `make bench`, with the options in `ARGS`):
 
-    fassst bench --suite all --image PHOTO.jpg --markdown performance.md
+    fassst bench --suite all --runtime all --image PHOTO.jpg --markdown performance.md
 """
 
 
