@@ -3,7 +3,8 @@
 Only what costs time and bears it is converted: convolutions and products with constant weights, the
 simple operators between them, and those from the pixels to them. Box coordinates (float16 has steps of
 0.5 px above 512), sampling grids, sums over the image, norms, exponentials and ranking stay in float32.
-Inputs and outputs keep their types.
+Inputs and outputs keep their types. Of a quantised graph, what is not in 8 bits is converted in the same way:
+scales become float16, so that no cast stands between a DequantizeLinear and its convolution.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ BETWEEN = (
 #: Inputs of BETWEEN that are parameters rather than data, and whether they take the type of the data.
 PARAMETERS = {"Clip": True, "Resize": False, "Reshape": False, "Squeeze": False, "Unsqueeze": False}
 
+#: Since this opset, scales may be float16. GridSample means something else from 20 on in TensorRT.
+QUANTISED_OPSET = 19
+#: Relative error that a scale may get: of normal float16 numbers it is 2 ** -11.
+SCALE_ERROR = 0.005
+
 
 def to_half(data: bytes) -> bytes:
     """The model with its heavy part in float16. Needs the onnx package (ImportError without it).
@@ -37,9 +43,23 @@ def to_half(data: bytes) -> bytes:
         model = onnx.load_model_from_string(data)
     except Exception as err:  # protobuf's DecodeError, which onnx does not name
         raise ModelError(f"the model is not a readable ONNX file: {err}") from err
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        model = with_opset(onnx, model, QUANTISED_OPSET)
     HalfConverter(onnx, model.graph).run()
     converted: bytes = model.SerializeToString()
     return converted
+
+
+def with_opset(onnx: Any, model: Any, opset: int) -> Any:
+    """The model in at least this opset. Raises ModelError if onnx cannot convert it."""
+    if any(entry.domain in ("", "ai.onnx") and entry.version >= opset for entry in model.opset_import):
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as err:  # a bare RuntimeError, or what its parser raises
+        raise ModelError(
+            f"the model cannot be converted to opset {opset}, for float16 scales: {err}"
+        ) from err
 
 
 class HalfConverter:
@@ -70,6 +90,8 @@ class HalfConverter:
                 self._constants[tensor.name] = tensor
             elif self._reads_pixels(node):
                 self._convert_pixels(node)
+            elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                self._convert_scale(node)
             elif self._is_half(node):
                 self._convert(node)
             else:
@@ -93,6 +115,30 @@ class HalfConverter:
         self._half[name] = f"{name}/half"
         self._only_half.add(name)
         self._cast(node.input[0], self._half[name], self._onnx.TensorProto.FLOAT16)
+
+    def _convert_scale(self, node: Any) -> None:
+        """To float16, where the features are, or come out, in it, and the scale fits."""
+        quantises = node.op_type == "QuantizeLinear"
+        if (quantises and node.input[0] not in self._half) or not self._fits(node.input[1]):
+            self._keep(node)
+            return
+        copy = self._copy(node)
+        copy.input[1] = self._half_of(node.input[1])
+        if quantises:
+            copy.input[0] = self._half_of(node.input[0])
+        else:
+            name = node.output[0]
+            copy.output[0] = self._half[name] = f"{name}/half"
+            self._only_half.add(name)
+        self._nodes.append(copy)
+
+    def _fits(self, scale: str) -> bool:
+        if scale not in self._constants:
+            return False
+        values = self._onnx.numpy_helper.to_array(self._constants[scale])
+        with np.errstate(over="ignore"):
+            error = np.abs(values.astype(np.float16).astype(np.float64) - values)
+        return bool((error <= SCALE_ERROR * np.abs(values)).all())
 
     def _is_half(self, node: Any) -> bool:
         if node.op_type in PRODUCTS:

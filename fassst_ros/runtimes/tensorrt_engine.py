@@ -24,7 +24,7 @@ from fassst_ros.types import ModelError, RuntimeUnavailable
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 
 #: Raise it when build settings or half_precision.py change: cached engines are then built anew.
-RECIPE = 2
+RECIPE = 3
 
 WORKSPACE_BYTES = 1 << 30  # enough for the fastest kernels of such graphs, small enough for a Jetson
 PROGRESS_SECONDS = 10.0
@@ -107,7 +107,7 @@ def network_flags(trt: Any) -> int:
 def build_engine(trt: Any, data: bytes, precision: str, log: Log) -> bytes:
     """Parse a model and build its engine for the current GPU; takes seconds to many minutes.
 
-    data: ONNX; for precision "fp16" already converted (half_precision.py).
+    data: ONNX; what is to be float16 is already converted (half_precision.py).
     precision: "f32" (no TF32), "tf32", "fp16" or "int8".
     Raises ModelError for a graph that TensorRT does not accept, RuntimeUnavailable if the build fails.
     """
@@ -119,7 +119,12 @@ def build_engine(trt: Any, data: bytes, precision: str, log: Log) -> bytes:
     config = builder.create_builder_config()
     if not parser.parse(data):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise ModelError(f"TensorRT does not accept the model: {errors[:1500] or logger.take()}")
+        cause = " ".join(errors.split())[:1500] or logger.take()
+        if precision == "int8":
+            cause += (
+                ". If it was quantised for CPUs: TensorRT needs a scheme of its own, see docs/runtimes.md"
+            )
+        raise ModelError(f"TensorRT does not accept the model: {cause}")
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     flags = trt.BuilderFlag
     if precision == "f32":

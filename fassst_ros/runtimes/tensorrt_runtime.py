@@ -62,16 +62,17 @@ class TensorRtRuntime(GraphRuntime):
     def _open(self, trt: Any, model: Path, data: bytes, options: RuntimeOptions, log: Log) -> None:
         """The engine and its first lane."""
         package = f"{trt.__name__} {trt.__version__}"
+        half = is_converted(trt, self.precision, log)
         key = EngineKey(
             hashlib.sha256(data).hexdigest(),
             package,
             self.device,
             self._gpu.compute_capability,
-            self.precision,
+            "int8+fp16" if half and self.precision == "int8" else self.precision,
             RECIPE,
         )
         cache = EngineCache(cache_folder(options.cache_dir), model.stem, key, log)
-        self._engine = load_or_build(trt, data, self.precision, cache, log)
+        self._engine = load_or_build(trt, data, self.precision, half, cache, log)
         self.inputs, self.outputs = tensor_specs(trt, self._engine)
         reason = logger_of(trt).take
 
@@ -126,8 +127,21 @@ def choose_precision(trt: Any, asked: str, data: bytes, log: Log) -> str:
     return "tf32"
 
 
-def load_or_build(trt: Any, data: bytes, precision: str, cache: EngineCache, log: Log) -> Any:
-    """The engine from the cache, or a new one. Raises ModelError or RuntimeUnavailable."""
+def is_converted(trt: Any, precision: str, log: Log) -> bool:
+    """Whether the graph is converted to float16 first: for fp16, and for what is not in 8 bits of int8."""
+    if precision != "int8" or not is_strongly_typed(trt):
+        return precision == "fp16"
+    if importlib.util.find_spec("onnx") is None:
+        log("computing in tf32 what is not int8: fp16 would be faster, but needs the package onnx")
+        return False
+    return True
+
+
+def load_or_build(trt: Any, data: bytes, precision: str, half: bool, cache: EngineCache, log: Log) -> Any:
+    """The engine from the cache, or a new one; half: converted to float16 first.
+
+    Raises ModelError or RuntimeUnavailable.
+    """
     logger = logger_of(trt)
     runtime = create(trt, "Runtime")
     with cache.lock():
@@ -141,7 +155,7 @@ def load_or_build(trt: Any, data: bytes, precision: str, cache: EngineCache, log
             cache.discard()
         log(f"building the TensorRT engine ({precision}); this takes minutes, once on this machine")
         start = time.monotonic()
-        built = build_engine(trt, to_half(data) if precision == "fp16" else data, precision, log)
+        built = build_engine(trt, to_half(data) if half else data, precision, log)
         seconds = time.monotonic() - start
         log(f"engine built in {seconds:.0f} s, {len(built) / 1e6:.0f} MB")
         cache.store(built, seconds)

@@ -100,6 +100,57 @@ def test_parameters_keep_or_take_the_type_that_their_operator_wants() -> None:
     assert types["scores"] == TensorProto.FLOAT  # a product with a constant may be a coordinate
 
 
+def quantised_graph(tiny_scale: float = 0.02) -> bytes:
+    """images -> 8 bits -> Conv -> Relu -> 8 bits -> MaxPool -> Conv -> scores, by explicit Q/DQ."""
+    random = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["images", "scale", "zero"], ["q0"]),
+        node("DequantizeLinear", ["q0", "scale", "zero"], ["d0"]),
+        node("DequantizeLinear", ["w0", "w0_scale", "w0_zero"], ["w0_d"], axis=0),
+        node("Conv", ["d0", "w0_d", "bias"], ["a"], pads=[1, 1, 1, 1]),
+        node("Relu", ["a"], ["b"]),
+        node("QuantizeLinear", ["b", "scale", "zero"], ["q1"]),
+        node("DequantizeLinear", ["q1", "scale", "zero"], ["d1"]),
+        node("MaxPool", ["d1"], ["c"], kernel_shape=[2, 2]),
+        node("Conv", ["c", "w1"], ["scores"]),
+    ]
+    constants = {
+        "scale": np.float32(0.02).reshape(()),
+        "zero": np.int8(0).reshape(()),
+        "w0": random.integers(-127, 128, (4, 2, 3, 3)).astype(np.int8),
+        "w0_scale": np.array([0.001, 0.002, 0.003, tiny_scale], np.float32),
+        "w0_zero": np.zeros(4, np.int8),
+        "bias": random.normal(0, 0.1, 4).astype(np.float32),
+        "w1": random.normal(0, 0.5, (3, 4, 1, 1)).astype(np.float32),
+    }
+    return graph_of(nodes, constants)
+
+
+def test_what_is_not_in_8_bits_becomes_half() -> None:
+    data = quantised_graph()
+    half = to_half(data)
+    converted = onnx.load_model_from_string(half)
+    onnx.checker.check_model(converted, full_check=True)
+    assert converted.opset_import[0].version == 19
+    types = types_of(half)
+    # no cast between a DequantizeLinear and its convolution, nor before the next QuantizeLinear
+    assert {types[f"{name}/half"] for name in ("d0", "w0_d", "a", "b", "d1", "c")} == {TensorProto.FLOAT16}
+    assert [node.op_type for node in converted.graph.node].count("Cast") == 1  # of the output
+    assert {types[name] for name in ("q0", "q1")} == {TensorProto.INT8}
+    images = np.random.default_rng(1).normal(0, 1, (1, 2, 4, 4)).astype(np.float32)
+    expected, came = run(data, images)["scores"], run(half, images)["scores"]
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(came, expected, atol=0.05)  # one step of the 8 bits in between, and float16
+
+
+def test_a_scale_that_float16_cannot_hold_stays() -> None:
+    half = to_half(quantised_graph(tiny_scale=1e-6))
+    types = types_of(half)
+    assert types["w0_d"] == TensorProto.FLOAT
+    assert types["d0/half"] == TensorProto.FLOAT16
+
+
 def test_weights_beyond_float16_are_refused() -> None:
     data = graph_of(
         [helper.make_node("Conv", ["images", "weight"], ["scores"])],

@@ -12,8 +12,10 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from small_graph import build_model
+from test_half_precision import quantised_graph
 from test_runtime_choice import has_gpu
 
 from fassst_ros.config import RuntimeOptions
@@ -22,7 +24,7 @@ from fassst_ros.runtimes.cuda_driver import Device, Driver
 from fassst_ros.runtimes.engine_cache import EngineCache, EngineKey
 from fassst_ros.runtimes.half_precision import to_half
 from fassst_ros.runtimes.tensorrt_engine import build_engine, create, logger_of, network_flags, progress
-from fassst_ros.runtimes.tensorrt_runtime import choose_precision, load_or_build
+from fassst_ros.runtimes.tensorrt_runtime import choose_precision, is_converted, load_or_build
 from fassst_ros.types import ConfigError, ModelError, RuntimeUnavailable
 
 KEY = EngineKey("ab" * 32, "tensorrt 11.1", "NVIDIA Orin", "8.7", "f32", 1)
@@ -151,6 +153,26 @@ def test_the_small_graph_becomes_an_engine(rtx, precision: str, model: Path) -> 
     assert len(engine) > 10_000
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_quantised_graph_becomes_an_engine(rtx, half: bool) -> None:
+    data = quantised_graph()
+    assert is_converted(rtx, "int8", print)
+    assert len(build_engine(rtx, to_half(data) if half else data, "int8", print)) > 10_000
+
+
+def test_a_graph_quantised_for_cpus_is_refused_with_the_reason(rtx) -> None:
+    model = onnx.load_model_from_string(quantised_graph())
+    scale = onnx.numpy_helper.from_array(np.full(4, 1e-4, np.float32), "bias_scale")
+    bias = onnx.numpy_helper.from_array(np.arange(4, dtype=np.int32), "bias_q")
+    model.graph.initializer.extend([scale, bias])
+    inputs = ["bias_q", "bias_scale"]
+    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", inputs, ["bias_d"], axis=0))
+    (convolution,) = (node for node in model.graph.node if node.output[0] == "a")
+    convolution.input[2] = "bias_d"
+    with pytest.raises(ModelError, match=r"does not accept the model.*If it was quantised for CPUs"):
+        build_engine(rtx, model.SerializeToString(), "int8", print)
+
+
 @pytest.mark.parametrize("precision", ["f32", "fp16"])
 def test_the_shipped_model_becomes_an_engine(rtx, precision: str, shipped_model: Path) -> None:
     data = shipped_model.read_bytes()
@@ -160,8 +182,6 @@ def test_the_shipped_model_becomes_an_engine(rtx, precision: str, shipped_model:
 
 
 def initializers(data: bytes) -> list[np.ndarray]:
-    import onnx
-
     graph = onnx.load_model_from_string(data).graph
     return [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
 
@@ -187,10 +207,10 @@ def test_an_engine_that_does_not_load_is_rebuilt_and_stored(rtx, model: Path, tm
     cache.store(b"an engine of another world", 1)
     data = model.read_bytes()
     if has_gpu():
-        assert load_or_build(rtx, data, "f32", cache, lines.append).num_io_tensors == 5
+        assert load_or_build(rtx, data, "f32", False, cache, lines.append).num_io_tensors == 5
     else:  # loading touches the GPU; building does not
         with pytest.raises(RuntimeUnavailable, match="TensorRT does not load its own engine"):
-            load_or_build(rtx, data, "f32", cache, lines.append)
+            load_or_build(rtx, data, "f32", False, cache, lines.append)
     assert any("does not load, building it anew: " in line and "Error Code" in line for line in lines)
     assert any(line.startswith("engine built in ") for line in lines)
     stored = cache.load()
