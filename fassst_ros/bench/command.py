@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     options = read_settings(args, RuntimeOptions, skip=("runtime",))
     card = load_card(resolve_model(options.model))
     image = scenes.bench_image(args.image)
-    facts = {
+    facts: dict[str, Any] = {
         "command": _command(args, options),
         "date": datetime.now().astimezone().isoformat(" ", "seconds"),
         "machine": machine_facts(),
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         except FassstError as err:  # nothing failed: this machine has no GPU
             asked.remove("gpu")
             notes.append(f"gpu: not measured: {err}")
-    found = _measure({name: makers[name] for name in asked}, notes.append, say)
+    found, facts["warnings"] = _measure({name: makers[name] for name in asked}, notes.append, say)
     print_report(facts, found, notes)
     _write(args, facts, found, notes)
     return 0 if len(found) == len(asked) else 1
@@ -156,8 +156,11 @@ def _makers(
 
 def _measure(
     makers: dict[str, Callable[[], Suite]], note: Callable[[str], None], say: Callable[[str], None]
-) -> dict[str, Suite]:
-    """What each suite found; those that failed are missing, and `note` is told why."""
+) -> tuple[dict[str, Suite], list[str]]:
+    """What each suite found, and what is to be said of the machine.
+
+    Suites that failed are missing, and `note` is told why.
+    """
     mood = Mood()
     mood.look()
     found: dict[str, Suite] = {}
@@ -176,9 +179,8 @@ def _measure(
         mood.look(name)
     parts = ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items())
     note(f"the run took {sum(seconds.values()):.0f} s: {parts}")
-    for words in mood.verdict():
-        note(words)
-    return found
+    note(mood.words())
+    return found, mood.warnings()
 
 
 def _command(args: argparse.Namespace, options: RuntimeOptions) -> str:

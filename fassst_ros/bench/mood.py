@@ -17,7 +17,7 @@ _RUNS = 25
 
 @dataclass(slots=True)
 class Mood:
-    """Ask `look` before the first suite and after each; `verdict` is what a reader must know.
+    """Ask `look` before the first suite and after each; `words` and `warnings` are for who reads the report.
 
     Of the fixed operation (a blur of 2048x1024 pixels on all cores) each look keeps the median of 25 runs.
     """
@@ -35,26 +35,36 @@ class Mood:
         self.looks.append((after, _fixed_operation()))
         self._times = machine_seconds()
 
-    def verdict(self) -> list[str]:
-        """Sentences for the notes, the first one always; more where the machine was not steady."""
+    def words(self) -> str:
+        """How steady it was, as a sentence for the notes."""
         times = [milliseconds for _, milliseconds in self.looks]
-        spread = max(times) / min(times) - 1
-        words = [
+        said = (
             f"a fixed operation took {min(times):.2f} to {max(times):.2f} ms before, between and after the "
-            f"suites (spread {100 * spread:.0f} %)"
-        ]
+            f"suites (spread {100 * (max(times) / min(times) - 1):.0f} %)"
+        )
         if self._others:
-            most = max(self._others, key=lambda name: self._others[name])
-            words[0] += (
-                f"; other programs used at most {100 * self._others[most]:.0f} % of the cores ({most})"
+            name, share = self._busiest()
+            said += f"; other programs used at most {100 * share:.0f} % of the cores ({name})"
+        return said
+
+    def warnings(self) -> list[str]:
+        """Why the times are not to be trusted; nothing on a steady machine."""
+        found = []
+        if self._others and self._busiest()[1] > OTHERS:
+            name, share = self._busiest()
+            found.append(
+                f"Other programs used {100 * share:.0f} % of the cores during the suite {name}: times are "
+                "too long. Measure again"
             )
-            if self._others[most] > OTHERS:
-                words.append("the machine was busy with other programs: times are too long. Measure again")
-        if spread > SPREAD:
+        times = [milliseconds for _, milliseconds in self.looks]
+        if max(times) / min(times) - 1 > SPREAD:
             slow = max(self.looks, key=lambda look: look[1])[0]
-            place = f"after {slow}" if slow else "at the beginning"
-            words.append(f"the machine was not equally fast all the time: slowest {place}")
-        return words
+            place = f"after the suite {slow}" if slow else "at the beginning"
+            found.append(f"The machine was not equally fast all the time: slowest {place}")
+        return found
+
+    def _busiest(self) -> tuple[str, float]:
+        return max(self._others.items(), key=lambda item: item[1])
 
 
 def _fixed_operation() -> float:

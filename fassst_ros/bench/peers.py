@@ -24,6 +24,7 @@ from fassst_ros.postprocess import postprocess
 from fassst_ros.preprocess import input_buffer, prepare
 from fassst_ros.runtimes import Runtime, create_runtime
 from fassst_ros.runtimes.base import INPUT_NAME
+from fassst_ros.runtimes.model_file import is_quantised
 from fassst_ros.types import FassstError, Frame, UInt8Array
 from fassst_ros.yolox import YoloxDetector
 
@@ -75,12 +76,12 @@ def peers_suite(
     """
     tables, summary = [], []
     with tempfile.TemporaryDirectory(prefix="fassst_bench_") as name:
-        files = _files(model, Path(name), note, say)
+        models = _models(model, Path(name), note, say)
         detectors = _detectors(model, yolox, Path(name), note)
-        facts = _facts({**files, **detectors})
+        facts = _facts({**models, **detectors})
         for options in settings:
             with contextlib.ExitStack() as stack:
-                contenders, title = _open(files, detectors, image, options, stack, note)
+                contenders, title = _open(models, detectors, image, options, stack, note)
                 if not contenders:
                     continue
                 for contender in contenders:
@@ -94,22 +95,22 @@ def peers_suite(
     return Suite("Peers, side by side in one run", tuple(tables), (), tuple(summary), _WORDS)
 
 
-def _files(
+def _models(
     model: Path, folder: Path, note: Callable[[str], None], say: Callable[[str], None]
 ) -> dict[str, Path]:
     """Name -> model file with its card; the first is what the others are compared with."""
     card = load_card(model)
-    files = {card.name: model}
+    found = {card.name: model}
     quantised = int8_model(model)
     if quantised is not None and quantised != model:
-        files[f"{card.name}, INT8"] = quantised
+        found[load_card(quantised).name] = quantised
     for number, (name, config) in enumerate(SPARSEINST.items()):
         say(f"exporting {name}")
         try:
-            files[name] = export_untrained("sparseinst", card, folder, f"sparseinst_{number}", **config)
+            found[name] = export_untrained("sparseinst", card, folder, f"sparseinst_{number}", **config)
         except FassstError as err:
             note(f"{name}: not measured: {err}")
-    return files
+    return found
 
 
 def _detectors(model: Path, yolox: Path | None, folder: Path, note: Callable[[str], None]) -> dict[str, Path]:
@@ -128,7 +129,7 @@ def _detectors(model: Path, yolox: Path | None, folder: Path, note: Callable[[st
 
 
 def _open(
-    files: dict[str, Path],
+    models: dict[str, Path],
     detectors: dict[str, Path],
     image: UInt8Array,
     options: RuntimeOptions,
@@ -138,8 +139,9 @@ def _open(
     """All that work in this runtime and precision, and the title of their table."""
     found: list[Contender] = []
     title = ""
-    for name, file in files.items():
-        chosen = dataclasses.replace(options, precision="int8") if name.endswith("INT8") else options
+    for name, file in models.items():
+        precision = "int8" if is_quantised(file.read_bytes()) else options.precision
+        chosen = dataclasses.replace(options, precision=precision)
         try:
             runtime = stack.enter_context(create_runtime(file, chosen, lambda _: None))
             found.append(_segmenting(name, runtime, load_card(file), image))

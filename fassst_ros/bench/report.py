@@ -122,6 +122,8 @@ def print_report(facts: Mapping[str, Any], suites: Mapping[str, Suite], notes: S
     summary = summary_table(suites)
     if summary.rows:
         _print_table(console, summary)
+    for warning in facts["warnings"]:
+        console.print(f"{warning}.", style="bold red", markup=False, soft_wrap=True)
 
 
 def _print_table(console: Any, table: Table) -> None:
@@ -143,10 +145,12 @@ def to_markdown(
 ) -> str:
     """The whole report as a Markdown document.
 
-    facts: command, date, machine (name -> value), model and image. pictures: `plot_name` -> file of the plot,
-    as a link from the document; plots without one are told by their words only.
+    facts: command, date, machine (name -> value), model, image and warnings (list). pictures: `plot_name` ->
+    file of the plot, as a link from the document; plots without one are told by their words only.
     """
     lines = [INTRODUCTION]
+    for warning in facts["warnings"]:
+        lines += [f"**{warning}.**", ""]
     summary = summary_table(suites)
     if summary.rows:
         lines += ["## Summary", "", *_markdown_table(summary), ""]

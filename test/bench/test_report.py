@@ -21,6 +21,7 @@ FACTS = {
     "machine": {"cpu": "a [CPU]", "cores": "2", "cpu features": "avx2"},
     "model": "tiny 1, 64x48",
     "image": "2048x1024, made up",
+    "warnings": ["It was busy"],
 }
 PLOT = Plot("Time & size", "side", "ms", {"line": [(1, 2), (2, 4)], "dot": [(1.5, 3)]}, ("2 ms per side.",))
 TABLE = Table("Parts", ("part", "ms", "rest"), (("a|b", 1.234, None), ("c", 20, 0.5)), ("Of a [word].",))
@@ -60,6 +61,7 @@ def test_markdown() -> None:
     assert "| part | ms | rest |\n|---|---:|---:|\n| a\\|b | 1.23 | - |\n| c | 20 | 0.50 |\n" in text
     assert "![Time & size](images/x/time_size.svg)\n\n2 ms per side." in text
     assert "Empty" not in text
+    assert text.index("**It was busy.**") < text.index("## Summary")
     assert text.endswith("## Notes\n\n- a note\n")
 
 
@@ -76,6 +78,7 @@ def test_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         "speed",
     ):
         assert words in shown
+    assert shown.rstrip().endswith("It was busy.")
     assert shown.index("a note") < shown.index("speed")  # what most want to know stands last on a terminal
 
 
@@ -110,12 +113,11 @@ def test_a_steady_machine_and_a_moody_one(monkeypatch: pytest.MonkeyPatch) -> No
     found = Mood()
     found.look()
     found.look("network")
-    (steady,) = found.verdict()
-    assert "4.00 to 4.10 ms" in steady
-    assert "at most 1 % of the cores (network)" in steady
+    assert "4.00 to 4.10 ms" in found.words()
+    assert "at most 1 % of the cores (network)" in found.words()
+    assert found.warnings() == []
     found.look("node")
-    told, busy, slow = found.verdict()
-    assert "spread 50 %" in told
-    assert "at most 50 % of the cores (node)" in told
-    assert "busy with other programs" in busy
-    assert slow.endswith("slowest after node")
+    assert "spread 50 %" in found.words()
+    busy, slow = found.warnings()
+    assert "used 50 % of the cores during the suite node" in busy
+    assert slow.endswith("slowest after the suite node")
