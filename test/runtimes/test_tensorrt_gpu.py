@@ -6,7 +6,10 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from test_half_precision import quantised_graph
 from test_runtime_choice import has_gpu
 
 from fassst_ros.card import load_card
@@ -49,6 +52,53 @@ def test_it_agrees_with_onnxruntime(
             np.testing.assert_allclose(came["scores"], expected["scores"], atol=2e-3)
             np.testing.assert_allclose(came["boxes"], expected["boxes"], atol=box_px)
             np.testing.assert_allclose(came["masks"], expected["masks"], atol=mask)
+
+
+def test_a_quantised_graph_agrees_with_onnxruntime(tmp_path: Path, cache_dir: str) -> None:
+    path = tmp_path / "quantised.onnx"
+    path.write_bytes(quantised_graph())
+    images = np.random.default_rng(1).normal(0, 1, (1, 2, 4, 4)).astype(np.float32)
+    with (
+        create_runtime(path, RuntimeOptions(runtime="tensorrt", cache_dir=cache_dir)) as runtime,
+        create_runtime(path, RuntimeOptions(runtime="onnxruntime")) as reference,
+    ):
+        assert runtime.precision == "int8"
+        expected = reference.infer({"images": images})["scores"]
+        np.testing.assert_allclose(runtime.infer({"images": images})["scores"], expected, atol=0.05)
+
+
+@pytest.mark.parametrize(("precision", "level"), [("f32", 0.01), ("fp16", 0.25)])
+def test_whole_frames_are_resized_as_by_onnxruntime(
+    tmp_path: Path, cache_dir: str, precision: str, level: float
+) -> None:
+    path = write_resize(tmp_path / "resize.onnx", (1024, 2048), (768, 768))
+    frame = np.random.default_rng(0).integers(0, 256, (1, 1024, 2048, 3), np.uint8)
+    options = RuntimeOptions(runtime="tensorrt", precision=precision, cache_dir=cache_dir)
+    with (
+        create_runtime(path, options) as runtime,
+        create_runtime(path, RuntimeOptions(runtime="onnxruntime")) as reference,
+    ):
+        expected = reference.infer({"images": frame})["resized"]
+        np.testing.assert_allclose(runtime.infer({"images": frame})["resized"], expected, atol=level)
+
+
+def write_resize(path: Path, frame: tuple[int, int], size: tuple[int, int]) -> Path:
+    """The first nodes of a model for whole frames: images -> resized (1, 3, H, W)."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Resize", ["planes", "", "", "sizes"], ["resized"], mode="linear"),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "resize",
+        [info("images", TensorProto.UINT8, [1, *frame, 3])],
+        [info("resized", TensorProto.FLOAT, [1, 3, *size])],
+        [numpy_helper.from_array(np.array([1, 3, *size]), "sizes")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
 
 
 def test_the_engine_is_built_once_and_runs_as_a_cuda_graph(model: Path, cache_dir: str, make_images) -> None:
