@@ -61,6 +61,9 @@ class ModelCard:
     licence: str = "Apache-2.0"
     config: dict[str, Any] = field(default_factory=dict)  # arguments of the network's class
     training: dict[str, Any] = field(default_factory=dict)  # data, split, recipe, licences
+    quantisation: dict[str, Any] = field(
+        default_factory=dict
+    )  # of an INT8 model: how, from what, with which images
     metrics: dict[str, Any] = field(default_factory=dict)  # measured accuracy, with its command
     files: dict[str, str] = field(default_factory=dict)
 
@@ -100,6 +103,13 @@ class ModelCard:
                 f"{source}: not a model card of format {FORMAT}: {err}. Export the model again with "
                 "`fassst export`, or take card and model from the same release"
             ) from err
+
+
+def embed_card(model: Any, card: ModelCard) -> None:
+    """Put the card into the metadata of an ONNX model, for those who get the file alone."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {"fassst_ros.card": json.dumps(json.loads(card.to_json()))})
 
 
 def card_path(model: Path) -> Path:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import re
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fassst_ros.card import MaskInfo, ModelCard, card_path, sha256
+from fassst_ros.calibration import calibration_images
+from fassst_ros.card import MaskInfo, ModelCard, card_path, embed_card, load_card, sha256
+from fassst_ros.quantize import SCHEMES, quantise
 from fassst_ros.runtimes.base import INPUT_NAME, OUTPUT_NAMES
 from fassst_ros.types import ConfigError, ModelError
 
@@ -150,7 +152,7 @@ def _write_onnx(network: SegmentationNetwork, card: ModelCard, example: Any, pat
             dynamo=False,
         )
     model = _separate_biases(onnxslim.slim(onnx.load(str(path))))
-    onnx.helper.set_model_props(model, {"fassst_ros.card": json.dumps(json.loads(card.to_json()))})
+    embed_card(model, card)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
@@ -226,6 +228,29 @@ def _parse_size(option: str, text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def export_int8(
+    model: Path, images: Sequence[NDArray[np.uint8]], scheme: str, facts: Mapping[str, Any]
+) -> Path:
+    """Write NAME_int8.onnx and its card beside an exported model; returns its path.
+
+    images: network inputs (1, H, W, 3) uint8 RGB; scheme: of quantize.SCHEMES; facts: for the card.
+    Raises ModelError if the model cannot be quantised or nothing can be written; earlier files stay then.
+    """
+    card = load_card(model)
+    made_from = {"model": model.name, "sha256": card.files[model.name]}
+    card = dataclasses.replace(
+        card, name=f"{card.name}_int8", metrics={}, quantisation={**made_from, **facts}, files={}
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix=".int8_", dir=model.parent) as beside:
+            quantise(model, images, scheme, Path(beside) / f"{card.name}.onnx", card)
+            for path in Path(beside).iterdir():
+                path.replace(model.parent / path.name)
+    except OSError as err:
+        raise ModelError(f"cannot write {card.name}.onnx to {model.parent}: {err}") from err
+    return model.parent / f"{card.name}.onnx"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fassst export`."""
     parser.add_argument("weights", type=Path, help=".safetensors file with its card (.json) beside it")
@@ -241,21 +266,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the camera: the model takes its whole frames, and the resize runs inside, on the GPU "
         "(TensorRT; on a CPU it is slower than outside). _HEIGHTxWIDTH is added to the name of the card",
     )
+    quantised = parser.add_argument_group("INT8")
+    quantised.add_argument(
+        "--int8", action="store_true", help="also write NAME_int8.onnx, which computes in 8 bits"
+    )
+    quantised.add_argument(
+        "--int8-for",
+        choices=sorted(SCHEMES),
+        default="cpu",
+        help="OpenVINO and ONNX Runtime (cpu, the default), or TensorRT, which takes symmetric ranges only",
+    )
+    quantised.add_argument(
+        "--calibration",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="images like those that the model will see: folders, files, videos or bags. Not those of the "
+        "evaluation",
+    )
+    quantised.add_argument(
+        "--calibration-images", type=int, default=64, metavar="N", help="how many of them (default: 64)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, compare, report. Returns 0; problems are raised as FassstError."""
     changes = {"input_size": _parse_size("--input-size", args.input_size)} if args.input_size else {}
     frame_size = _parse_size("--frame-size", args.frame_size) if args.frame_size else None
+    if args.int8 != bool(args.calibration) or args.calibration_images < 1:
+        raise ConfigError(
+            "--int8 and --calibration belong together, with --calibration-images of 1 or more; "
+            "expected --int8 --calibration FOLDER_OR_BAG"
+        )
     network, card = load_network(args.weights, **changes)
     threshold = card.score_threshold if args.score_threshold is None else args.score_threshold
     if not 0 <= threshold <= 1:
         raise ConfigError(f"--score-threshold {threshold}; expected a value in [0, 1]")
     name = card.name if frame_size is None else f"{card.name}_{frame_size[0]}x{frame_size[1]}"
     card = dataclasses.replace(card, name=args.name or name, score_threshold=threshold)
+    size = frame_size or network.input_size
+    # read before the rest, so that a wrong path is told at once
+    images = calibration_images(args.calibration, *size, args.calibration_images) if args.int8 else []
     model, errors = export_model(network, card, args.out, frame_size)
     sizes = [network.input_size] if frame_size is None else [frame_size, network.input_size]
     how = ", resized inside to ".join(f"{height}x{width}" for height, width in sizes)
     print(f"{model}: {model.stat().st_size / 1e6:.1f} MB, input {how}")
     print("largest difference from torch: " + ", ".join(f"{k} {v:.1e}" for k, v in errors.items()))
+    if args.int8:
+        print(f"calibrating INT8 on {len(images)} images")
+        facts = {"images": len(images), "calibration": [Path(name).name for name in args.calibration]}
+        int8 = export_int8(model, images, args.int8_for, facts)
+        share = load_card(int8).quantisation["convolutions"]
+        print(f"{int8}: {int8.stat().st_size / 1e6:.1f} MB, {share} convolutions in 8 bits ({args.int8_for})")
+        print(f"what it costs in accuracy: fassst compare or fassst eval {model} and {int8}")
     return 0
