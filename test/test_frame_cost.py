@@ -28,10 +28,10 @@ SIDE, OBJECTS = 768, 30
 FRAME = HEIGHT * WIDTH * 3  # bytes
 OPTIONS = SegmentOptions(score_threshold=0.0)
 LIMITS = {
-    "preparation": Cost(20, 50_000),
-    "postprocessing": Cost(2600, 6_600_000),
-    "run lengths": Cost(240, 1_100_000),
-    "segment": Cost(2800, 7_500_000),
+    "preparation": Cost(15, 20_000),
+    "postprocessing": Cost(1250, 6_000_000),
+    "run lengths": Cost(265, 1_100_000),
+    "segment": Cost(1350, 6_100_000),
 }
 
 

@@ -21,10 +21,10 @@ from fassst_ros.ros.convert import to_frame
 
 OBJECTS = 30
 LIMITS = {
-    "bgr8": Cost(50, 50_000),  # no copy
-    "mono8": Cost(50, 7_800_000),  # three channels of one
-    "jpeg": Cost(50, 7_800_000),
-    "InstanceArray": Cost(560, 1_300_000),
+    "bgr8": Cost(35, 20_000),  # no copy
+    "mono8": Cost(40, 7_900_000),  # three channels of one
+    "jpeg": Cost(40, 7_900_000),
+    "InstanceArray": Cost(550, 1_260_000),
 }
 
 
