@@ -60,6 +60,7 @@ def network_suite(
     Runs with fewer threads are a quarter of `repeats`. `note` is told what was not measured, and why.
     """
     found: list[Measured] = []
+    told: set[tuple[str, str]] = set()
     most = options.threads or usable_cores()
     for path, chosen in _variants(model, names, options, note):
         fewer = [] if options.threads else thread_counts(most)[:-1]
@@ -68,7 +69,9 @@ def network_suite(
             for threads in fewer:
                 found.append(_measure(path, chosen, image, threads, max(1, repeats // 4)))
         except FassstError as err:
-            note(f"network in {chosen.runtime} {chosen.precision}: not measured: {err}")
+            if (chosen.runtime, str(err)) not in told:  # a missing device is so in every precision
+                note(f"network in {chosen.runtime} {chosen.precision}: not measured: {err}")
+            told.add((chosen.runtime, str(err)))
     title = "Network alone: one inference of one image"
     if not found:
         return Suite(title)

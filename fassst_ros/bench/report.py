@@ -168,8 +168,7 @@ def to_markdown(
             lines += [f"### {plot.title}", ""]
             if (file := pictures.get(plot_name(plot))) is not None:
                 lines += [f"![{plot.title}]({file})", ""]
-            for line in plot.words:
-                lines += [line, ""]
+            lines += [*(f"- {line}" for line in plot.words), *([""] if plot.words else [])]
     lines += ["## Machine and run", "", f"- command: `{facts['command']}`", f"- date: {facts['date']}"]
     lines += [f"- {key}: {value}" for key, value in facts["machine"].items()]
     lines += [f"- model: {facts['model']}", f"- image: {facts['image']}"]

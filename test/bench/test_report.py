@@ -59,7 +59,7 @@ def test_markdown() -> None:
     assert text.startswith("# Performance\n")
     assert text.index("## Summary") < text.index("| speed | 20 ms |") < text.index("## First")
     assert "| part | ms | rest |\n|---|---:|---:|\n| a\\|b | 1.23 | - |\n| c | 20 | 0.50 |\n" in text
-    assert "![Time & size](images/x/time_size.svg)\n\n2 ms per side." in text
+    assert "![Time & size](images/x/time_size.svg)\n\n- 2 ms per side.\n\n##" in text
     assert "Empty" not in text
     assert text.index("**It was busy.**") < text.index("## Summary")
     assert text.endswith("## Notes\n\n- a note\n")
