@@ -35,7 +35,10 @@ class Limit:
     unfused: int
 
 
-LIMITS = {"fassst_768_street.onnx": Limit(macs=5.3e9, layers=435, unfused=45)}
+LIMITS = {
+    "fassst_768_street.onnx": Limit(macs=5.3e9, layers=435, unfused=45),
+    "fassst_768_street_int8.onnx": Limit(macs=5.3e9, layers=395, unfused=34),
+}
 
 
 def executed(model: Any) -> Counter[str]:
@@ -75,9 +78,8 @@ def with_activation(path: Path) -> bytes:
 
 
 def test_every_model_has_limits() -> None:
-    names = [model.name for model in MODELS]
     new = {model.name: counted(model) for model in MODELS if model.name not in LIMITS}
-    assert names == sorted(LIMITS), f"LIMITS should be those of {names}. New: {new}"
+    assert not new, f"to be added to LIMITS, with some room: {new}"
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.stem)
@@ -96,4 +98,4 @@ def test_layers_of_openvino(model: Path) -> None:
 @pytest.mark.skipif(not X86, reason="OpenVINO makes other graphs on other CPUs")
 def test_an_activation_that_is_not_fused_is_seen() -> None:
     model = MODELS[0]
-    assert unfused(executed(with_activation(model))) > LIMITS[model.name].unfused
+    assert unfused(executed(with_activation(model))) == unfused(executed(model)) + 1
