@@ -23,7 +23,7 @@ from fassst_ros.equalise import equalise
 from fassst_ros.runtimes.base import INPUT_NAME
 from fassst_ros.types import ModelError
 
-#: Images on which the channels are compared; more change nothing.
+#: How many of the images channels are compared on; a mean of peaks needs no more.
 EQUALISED_ON = 16
 #: Operators that 8 bits carry features through, and those that only change their shape.
 _LAYERS = ("Conv", "Add", "Concat", "MaxPool", "Resize", "Relu", "ConvTranspose")

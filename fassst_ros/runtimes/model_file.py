@@ -42,8 +42,9 @@ def check_precision(precision: str, supported: tuple[str, ...], runtime: str, da
         if is_quantised(data):
             return
         raise ConfigError(
-            "precision int8 was asked for, but the model holds no QuantizeLinear nodes. Give a quantised "
-            "model, or set precision to default"
+            "precision int8 was asked for, but this model computes in float: INT8 is a file of its own. Give "
+            "NAME_int8.onnx (made by: fassst export WEIGHTS --int8 --calibration IMAGES_OR_BAG), or set "
+            "precision to default"
         )
     if precision not in supported:
         raise ConfigError(
