@@ -116,11 +116,9 @@ def _export_checked(
     network: SegmentationNetwork, graph: SegmentationNetwork, card: ModelCard, folder: Path
 ) -> dict[str, float]:
     """Write the weights of `network`, `graph` as ONNX and the card; compare; returns the parity errors."""
-    import torch
-
     weights, model = folder / f"{card.name}.safetensors", folder / f"{card.name}.onnx"
     save_weights(network, card, weights)
-    _write_onnx(graph, card, torch.zeros((1, *graph.input_size, 3), dtype=torch.uint8), model)
+    write_onnx(graph, card, model)
     errors = parity(graph, model)
     too_far = {k: v for k, v in errors.items() if not v < TOLERANCE[k]}
     if too_far:
@@ -133,11 +131,13 @@ def _export_checked(
     return errors
 
 
-def _write_onnx(network: SegmentationNetwork, card: ModelCard, example: Any, path: Path) -> None:
+def write_onnx(network: SegmentationNetwork, card: ModelCard, path: Path) -> None:
+    """Write the graph of a network in evaluation mode; it is neither executed nor compared."""
     import onnx
     import onnxslim
     import torch
 
+    example = torch.zeros((1, *network.input_size, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's remarks on static shapes
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -79,9 +79,7 @@ def _needs(err: ModuleNotFoundError) -> FassstError:
 
 
 def _write(network: SegmentationNetwork, card: ModelCard, folder: Path, name: str) -> Path:
-    import torch
-
-    from fassst_ros.export import _write_onnx
+    from fassst_ros.export import write_onnx
 
     height, width = network.input_size
     card = dataclasses.replace(
@@ -94,7 +92,7 @@ def _write(network: SegmentationNetwork, card: ModelCard, folder: Path, name: st
         files={},
     )
     path = folder / f"{name}.onnx"
-    _write_onnx(network, card, torch.zeros((1, height, width, 3), dtype=torch.uint8), path)
+    write_onnx(network, card, path)
     card = dataclasses.replace(card, files={path.name: sha256(path)})
     card_path(path).write_text(card.to_json(), encoding="utf-8")
     return path

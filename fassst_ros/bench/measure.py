@@ -17,6 +17,7 @@ from fassst_ros.runtimes.base import usable_cores
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
+    "simplejpeg",
     "openvino",
     "onnxruntime",
     "onnxruntime-gpu",
