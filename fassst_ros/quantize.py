@@ -25,9 +25,12 @@ from fassst_ros.types import ModelError
 
 #: How many of the images channels are compared on; a mean of peaks needs no more.
 EQUALISED_ON = 16
-#: Operators that 8 bits carry features through, and those that only change their shape.
+#: Operators that compute in 8 bits, and those that features pass in float, or in either.
 _LAYERS = ("Conv", "Add", "Concat", "MaxPool", "Resize", "Relu", "ConvTranspose")
-_SHAPES = ("Cast", "Reshape", "Transpose", "Flatten", "Squeeze", "GridSample")
+_PASSED = (
+    *("Cast", "Reshape", "Transpose", "Flatten", "Squeeze", "GridSample", "Pad", "AveragePool"),
+    *("Mul", "Div", "Sub", "Clip", "HardSwish", "LeakyRelu"),
+)
 #: Inputs with fewer channels than this are images: 8-bit convolutions of them are slower than float ones.
 _FEWEST_CHANNELS = 8
 
@@ -108,7 +111,7 @@ def layers_to_quantise(model: Any) -> set[str]:
     channels = {t.name: t.dims[1] for t in model.graph.initializer if len(t.dims) == 4}
     reached, feature_nodes = {INPUT_NAME}, []
     for node in nodes:
-        if node.op_type in _LAYERS + _SHAPES and reached.issuperset(_data(node)):
+        if node.op_type in _LAYERS + _PASSED and reached.issuperset(_data(node)):
             reached.update(node.output)
             feature_nodes.append(node)
     drawn = _reaches_masks(nodes)
@@ -132,10 +135,10 @@ def _data(node: Any) -> list[str]:
 
 
 def _reaches_masks(nodes: list[Any]) -> set[str]:
-    """Tensors from which `masks` is made by changes of shape and a sigmoid alone."""
+    """Tensors from which `masks` is made without a layer between."""
     found = {"masks"}
     for node in reversed(nodes):
-        if node.op_type in (*_SHAPES, "Sigmoid") and found.intersection(node.output):
+        if node.op_type in (*_PASSED, "Sigmoid") and found.intersection(node.output):
             found.add(node.input[0])
     return found
 
