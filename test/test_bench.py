@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_model import make_tiny_model, tiny_card
 
-from fassst_ros.bench import peak
+from fassst_ros.bench import command, peak
 from fassst_ros.bench.command import SUITES
 from fassst_ros.bench.measure import machine_facts, measure, timing
 from fassst_ros.bench.network import thread_counts
@@ -127,6 +127,19 @@ def test_several_suites_in_one_run_and_in_their_order(model: Path) -> None:
     assert report["summary"][0][0] == "network alone, fastest: onnxruntime f32"
     assert any(note.startswith("the run took") for note in report["notes"])
     assert any(note.startswith("a fixed operation took") for note in report["notes"])
+
+
+def test_a_suite_without_space_on_the_disk_does_not_cost_the_others(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "network_suite", fail)
+    status, report = bench(model, "--suite", "network", "stages", "--runtime", "onnxruntime")
+    assert status == 1
+    assert list(report["suites"]) == ["stages"]
+    assert report["notes"][0] == "network: not measured: [Errno 28] No space left on device"
 
 
 def test_help_names_the_suites(capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,7 +170,7 @@ def _measure(
         start = time.monotonic()
         try:
             suite = make()
-        except FassstError as err:
+        except (FassstError, OSError) as err:  # a full disk must not cost what was measured before
             note(f"{name}: not measured: {err}")
         else:
             if suite.tables or suite.plots:
