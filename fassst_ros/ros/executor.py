@@ -15,15 +15,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.utilities import try_shutdown
 
-from fassst_ros.ros.tuning import tune_process
-
 
 def spin_until_signal(node: Node, end: Callable[[], None], signals: Signals) -> None:
-    """Run `node` until one of `signals`, then `end` in the same thread; leaves rclpy shut down.
-
-    The process must be the node's own: it is tuned for frames.
-    """
-    tune_process()
+    """Run `node` until one of `signals`, then `end` in the same thread; leaves rclpy shut down."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     ended = threading.Event()
