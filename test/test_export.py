@@ -15,9 +15,10 @@ import torch
 
 from fassst_ros.card import MaskInfo, ModelCard, load_card
 from fassst_ros.cli import main
-from fassst_ros.export import TOLERANCE, export_model, load_network, parity, save_weights
+from fassst_ros.export import export_model, load_network, save_weights
 from fassst_ros.labels import STREET
 from fassst_ros.networks import build_network
+from fassst_ros.parity import TOLERANCE, parity
 from fassst_ros.types import ModelError
 
 CONFIG = {"num_classes": 7, "input_size": [128, 160], "grid": 4, "width": 16, "roi_size": 8}

@@ -12,9 +12,10 @@ from scenes import scene
 
 from fassst_ros.card import ClassInfo, MaskInfo, ModelCard, load_card
 from fassst_ros.config import RuntimeOptions, SegmentOptions
-from fassst_ros.export import TOLERANCE, export_model, load_network
+from fassst_ros.export import export_model, load_network
 from fassst_ros.networks import NETWORKS, build_network
 from fassst_ros.networks.base import SegmentationNetwork
+from fassst_ros.parity import TOLERANCE
 from fassst_ros.pipeline import Segmenter
 from fassst_ros.runtimes.half_precision import to_half
 from fassst_ros.runtimes.tensorrt_engine import build_engine

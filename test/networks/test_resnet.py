@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fassst_ros.card import MaskInfo, ModelCard
-from fassst_ros.export import TOLERANCE, export_model
+from fassst_ros.export import export_model
 from fassst_ros.labels import STREET
 from fassst_ros.networks import build_network
 from fassst_ros.networks.resnet import ResNet50Fpn
+from fassst_ros.parity import TOLERANCE
 from fassst_ros.training.pretrained import load_backbone
 from fassst_ros.types import ModelError
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from fassst_ros.card import MaskInfo, ModelCard
-from fassst_ros.export import TOLERANCE, export_model
+from fassst_ros.export import export_model
 from fassst_ros.labels import STREET
 from fassst_ros.networks import build_network
 from fassst_ros.networks.base import Target
+from fassst_ros.parity import TOLERANCE
 
 SIZE = 160  # 100 positions at stride 16: the smallest that has 81 slots
 
