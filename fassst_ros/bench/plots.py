@@ -14,7 +14,7 @@ from fassst_ros.types import ConfigError
 
 #: Colours that are told apart in grey, too; each comes with a marker of its own.
 STYLES = (("#1f5fa8", "o"), ("#d9822b", "s"), ("#6b7280", "^"), ("#2e7d4f", "D"), ("#8e4ec6", "v"))
-_SIZE = (6.4, 3.4)  # inches
+_SIZE, _WIDE = (6.4, 3.4), (10.0, 4.2)  # inches; wide: with names beside it
 
 
 def write_plots(suites: Mapping[str, Suite], markdown: Path, note: Callable[[str], None]) -> dict[str, str]:
@@ -51,16 +51,16 @@ def write_plot(plot: Plot, path: Path) -> None:
     """Draw one plot as SVG. Raises ConfigError if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save(path, _SIZE, lambda figure: draw(plot, figure))
+        dots = min(map(len, plot.series.values())) == 1
+        save(path, _WIDE if dots else _SIZE, lambda figure: draw(plot, figure))
     except OSError as err:
         raise ConfigError(f"cannot write {path}: {err.strerror or err}") from err
 
 
 def draw(plot: Plot, figure: Any) -> None:
-    """Lines with markers; a series of one point is a dot with its name."""
+    """Lines with markers; a series of one point is a dot with a number, named beside the plot."""
     axes = figure.subplots()
-    lines = [points for points in plot.series.values() if len(points) > 1]
-    dots = len(lines) < len(plot.series)
+    dots = min(map(len, plot.series.values())) == 1
     for number, (name, points) in enumerate(plot.series.items()):
         color, marker = STYLES[number % len(STYLES)]
         xs, ys = zip(*points, strict=True)
@@ -69,13 +69,15 @@ def draw(plot: Plot, figure: Any) -> None:
         elif len(points) > 1:
             axes.plot(xs, ys, marker=marker, color=color, ms=5, lw=1.5, label=name)
         else:
-            axes.plot(xs, ys, marker=marker, color=color, ms=6)
-            axes.annotate(name, (xs[0], ys[0]), (6, 4), textcoords="offset points", fontsize=8)
+            axes.plot(xs, ys, marker=marker, color=color, ms=6, ls="none", label=f"{number + 1} {name}")
+            axes.annotate(str(number + 1), (xs[0], ys[0]), (4, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel=plot.x, ylabel=plot.y, title=plot.title)
     if plot.from_zero:
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
     else:
         axes.margins(0.15)
-    if lines:
+    if dots:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    else:
         axes.legend(frameon=False, fontsize=8)

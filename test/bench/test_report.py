@@ -87,7 +87,7 @@ def test_plots_are_drawn_beside_the_document(tmp_path: Path) -> None:
     links = write_plots(SUITES, tmp_path / "docs" / "speed.md", notes.append)
     assert links == {"time_size": "images/speed/time_size.svg"}
     drawn = (tmp_path / "docs" / links["time_size"]).read_text(encoding="utf-8")
-    assert all(f">{words}<" in drawn for words in ("side", "ms", "line", "dot", "Time &amp; size"))
+    assert all(f">{words}<" in drawn for words in ("side", "ms", "line", "2 dot", "Time &amp; size"))
     assert notes == []
 
 

@@ -162,8 +162,8 @@ def test_plot_shows_every_model_in_its_precision(tmp_path: Path, models: list[Pa
     assert status == 0
     assert [row["runtime"] for row in report["models"]] == ["onnxruntime f32"] * 2
     drawn = plot.read_text(encoding="utf-8")
-    assert ">found, onnxruntime f32<" in drawn
-    assert ">found, onnxruntime f32 (2)<" in drawn
+    assert ">1 found, onnxruntime f32<" in drawn
+    assert ">2 found, onnxruntime f32 (2)<" in drawn
     assert ">mask AP [%]<" in drawn
 
 
