@@ -133,7 +133,7 @@ def test_several_cameras_at_fixed_rates_only(bag: Path, model: Path, tmp_path: P
     record = json.loads((out / "replay.json").read_text())
     assert record["frames"] == []
     (rate,) = record["rates"]
-    assert (rate["cameras"], rate["published"]) == (2, 50)
+    assert (rate["cameras"], rate["published"]) == (2, 26)  # 25 frames at least, the same of each
     assert rate["segmented"] == rate["counters"]["segmented"]
     assert not (out / "results").exists()
 
