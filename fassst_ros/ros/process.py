@@ -20,7 +20,7 @@ def process(name: str) -> Iterator[Node]:
     Python handles signals between its own instructions only: do not block in rclpy, use `spin_until`.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node(name)
@@ -29,17 +29,34 @@ def process(name: str) -> Iterator[Node]:
         finally:
             node.destroy_node()
     finally:
+        _asked.clear()
         rclpy.shutdown()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+#: Signals that `spin_until` has not passed on: where one comes inside a destructor, as rclpy has them, Python
+#: prints the KeyboardInterrupt and goes on.
+_asked: list[int] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _asked.append(number)
+    raise KeyboardInterrupt
+
+
 def spin_until(node: Node, condition: Callable[[], bool], timeout: float) -> bool:
     """Run callbacks until `condition` holds or `timeout` seconds have passed; says whether it holds."""
     end = time.monotonic() + timeout
-    while not condition():
-        left = end - time.monotonic()
-        if left <= 0:
-            return False
-        rclpy.spin_once(node, timeout_sec=min(left, 0.1))
-    return True
+    try:
+        while not condition():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            rclpy.spin_once(node, timeout_sec=min(left, 0.1))
+            if _asked:
+                raise KeyboardInterrupt
+        return True
+    except KeyboardInterrupt:
+        _asked.clear()  # what is spun afterwards is the caller's clearing up
+        raise

@@ -100,3 +100,28 @@ def test_a_model_that_is_not_there_leaves_the_process_alive(start: Callable[...,
     assert "/nowhere/model.onnx does not exist" in process.log.read_text()
     process.child.send_signal(signal.SIGINT)
     assert process.end() == 0
+
+
+SWALLOWED = """
+import os, signal
+from fassst_ros.ros.process import process, spin_until
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        str(self)  # here Python raises, and swallows, the KeyboardInterrupt
+
+with process("late") as node:
+    Late()
+    print("goes on", flush=True)
+    try:
+        spin_until(node, lambda: False, 60)
+    except KeyboardInterrupt:
+        spin_until(node, lambda: False, 0.1)  # clearing up is not interrupted again
+        print("ended", flush=True)
+"""
+
+
+def test_a_signal_inside_a_destructor_is_not_lost() -> None:
+    child = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=SLOW)
+    assert child.stdout.split("\n")[:2] == ["goes on", "ended"], child.stderr
