@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fassst_ros.calibration import calibration_images
 from fassst_ros.card import MaskInfo, ModelCard, card_path, embed_card, load_card, sha256
+from fassst_ros.onnx_tensors import separate
 from fassst_ros.parity import TOLERANCE, parity
 from fassst_ros.quantize import SCHEMES, quantise
 from fassst_ros.runtimes.base import INPUT_NAME, OUTPUT_NAMES
@@ -151,32 +152,13 @@ def write_onnx(network: SegmentationNetwork, card: ModelCard, path: Path) -> Non
             opset_version=OPSET,
             dynamo=False,
         )
-    model = _separate_biases(onnxslim.slim(onnx.load(str(path))))
+    model = onnxslim.slim(onnx.load(str(path)))
+    # OpenVINO fuses no bias that two Convs read, nor what follows it: layers that run twice (FASSST's two
+    # scales) would take a third longer.
+    separate(model, ("Conv",), 2, "bias")
     embed_card(model, card)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
-
-
-def _separate_biases(model: Any) -> Any:
-    """Give each Conv a bias of its own: OpenVINO fuses none that two of them read, nor what follows it.
-
-    Layers that run twice (FASSST's two scales) would otherwise take a third longer.
-    """
-    import onnx
-
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    used: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type != "Conv" or len(node.input) < 3:
-            continue
-        name = node.input[2]
-        if name in used and name in tensors:
-            own = onnx.TensorProto()
-            own.CopyFrom(tensors[name])
-            own.name = node.input[2] = f"{node.name}.bias"
-            model.graph.initializer.append(own)
-        used.add(name)
-    return model
 
 
 def _parse_size(option: str, text: str) -> tuple[int, int]:

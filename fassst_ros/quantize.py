@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fassst_ros.card import ModelCard, card_path, embed_card, sha256
 from fassst_ros.equalise import equalise
+from fassst_ros.onnx_tensors import separate
 from fassst_ros.runtimes.base import INPUT_NAME
 from fassst_ros.types import ModelError
 
@@ -64,7 +65,7 @@ def quantise(
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv" and node.name in chosen]
     if not convolutions or any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
         raise ModelError(f"{model.name} has no float convolutions to quantise; give the model of an export")
-    _separate_weights(graph)
+    separate(graph, ("Conv", "ConvTranspose"), 1, "weight")  # no DequantizeLinear that two read is fused
     equalise(graph, images[:EQUALISED_ON])
     how = SCHEMES[scheme]
     with tempfile.TemporaryDirectory() as beside, _quiet():
@@ -145,24 +146,6 @@ def _reaches_masks(nodes: list[Any]) -> set[str]:
 
 def _groups(node: Any) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-
-
-def _separate_weights(model: Any) -> None:
-    """Give each convolution weights of its own: runtimes fuse no DequantizeLinear that two of them read."""
-    import onnx
-
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    used: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "ConvTranspose"):
-            continue
-        name = node.input[1]
-        if name in used and name in tensors:
-            own = onnx.TensorProto()
-            own.CopyFrom(tensors[name])
-            own.name = node.input[1] = f"{node.name}.weight"
-            model.graph.initializer.append(own)
-        used.add(name)
 
 
 class _Reader:

@@ -21,7 +21,8 @@ from fassst_ros.equalise import equalise
 from fassst_ros.export import export_int8, export_model, load_network
 from fassst_ros.labels import STREET
 from fassst_ros.networks import build_network
-from fassst_ros.quantize import _separate_weights, layers_to_quantise
+from fassst_ros.onnx_tensors import separate
+from fassst_ros.quantize import layers_to_quantise
 from fassst_ros.types import InputError, ModelError
 
 BAG = Path(__file__).parent / "data" / "street_sample"
@@ -124,7 +125,7 @@ def test_equalising_changes_nothing_in_float_and_evens_channels(
     model: Path, images: list[np.ndarray], tmp_path: Path
 ) -> None:
     graph = onnx.load(str(model))
-    _separate_weights(graph)
+    separate(graph, ("Conv", "ConvTranspose"), 1, "weight")
     first = next(n for n in graph.graph.node if n.op_type == "Conv" and "/backbone/stem/" in n.name)
 
     def rows() -> np.ndarray:
